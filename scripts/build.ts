@@ -1,0 +1,103 @@
+/**
+ * `npm run build`: makes `dist/`, what the package ships (docs/decisions/0003-packaging.md).
+ *
+ * - `dist/bin`: the program with its own copy of everything, `effect` too; starts fast.
+ * - `dist/lib`: the exports of the package and the same program, sharing chunks, with `effect` left to the project that
+ *   depends on us, so that its probes and our runner are made of one copy.
+ * - `dist/types`: the declarations of the exports.
+ */
+import { NodeRuntime, NodeServices } from "@effect/platform-node"
+import { Console, Data, Effect, FileSystem, Path, Stream } from "effect"
+import { ChildProcess, ChildProcessSpawner } from "effect/process"
+import { fileURLToPath } from "node:url"
+import { type BuildOptions, build } from "rolldown"
+import { notices } from "./notices.ts"
+
+class BuildFailed extends Data.TaggedError("BuildFailed")<{ readonly part: string; readonly cause?: unknown }> {
+  override get message(): string {
+    return `dist/${this.part} could not be built${this.cause instanceof Error ? `: ${this.cause.message}` : ""}`
+  }
+}
+
+const root = fileURLToPath(new URL("..", import.meta.url))
+
+/** Bundles into `dist/<part>`; the modules it took in. */
+const bundle = (part: string, options: {
+  readonly input: Readonly<Record<string, string>>
+  readonly external: ReadonlyArray<RegExp>
+  readonly minify: boolean
+}) =>
+  Effect.tryPromise({
+    try: () => {
+      const config: BuildOptions = {
+        cwd: root,
+        input: { ...options.input },
+        platform: "node",
+        external: [...options.external],
+        treeshake: {
+          // The generated clients of every API group are 3 MB that nothing of ours calls; client-node does not say that
+          // its modules only define things.
+          moduleSideEffects: [{ test: /@kubernetes[\\/]client-node/, sideEffects: false }]
+        },
+        output: {
+          dir: `dist/${part}`,
+          format: "esm",
+          minify: options.minify,
+          entryFileNames: "[name].js",
+          chunkFileNames: "chunks/[name]-[hash].js"
+        },
+        logLevel: "warn"
+      }
+      return build(config)
+    },
+    catch: (cause) => new BuildFailed({ part, cause })
+  }).pipe(
+    Effect.map(({ output }) => output.flatMap((file) => file.type === "chunk" ? file.moduleIds : []))
+  )
+
+const types = Effect.gen(function*() {
+  const spawner = yield* ChildProcessSpawner.ChildProcessSpawner
+  const tsc = yield* spawner.spawn(
+    ChildProcess.make("node_modules/.bin/tsc", ["-p", "tsconfig.types.json"], { cwd: root, stdin: "ignore" })
+  )
+  const said = yield* tsc.all.pipe(Stream.decodeText(), Stream.mkString)
+  if ((yield* tsc.exitCode) === 0) return
+  yield* Console.error(said)
+  return yield* new BuildFailed({ part: "types" })
+}).pipe(Effect.scoped)
+
+/** The bytes of a folder's files. */
+const size = Effect.fnUntraced(function*(folder: string) {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const files = yield* fs.readDirectory(folder, { recursive: true })
+  const sizes = yield* Effect.forEach(files, (file) => fs.stat(path.join(folder, file)))
+  return sizes.reduce((sum, info) => info.type === "File" ? sum + Number(info.size) : sum, 0)
+})
+
+const program = Effect.gen(function*() {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const dist = path.join(root, "dist")
+  yield* fs.remove(dist, { recursive: true, force: true })
+  const bin = yield* bundle("bin", {
+    input: { "kubeprober": "src/cli/launcher.ts", "local-supervisor": "src/local/supervisor.ts" },
+    external: [],
+    minify: true
+  })
+  const lib = yield* bundle("lib", {
+    input: { cli: "src/cli/main.ts", domain: "src/domain/index.ts", probes: "src/probes/index.ts" },
+    external: [/^effect(\/|$)/],
+    minify: false
+  })
+  yield* types
+  yield* fs.writeFileString(path.join(dist, "LICENSES.txt"), yield* notices([...bin, ...lib]))
+  yield* fs.chmod(path.join(dist, "bin", "kubeprober.js"), 0o755)
+  for (const part of ["bin", "lib", "types"]) {
+    const bytes = yield* size(path.join(dist, part))
+    // Not to standard output, which belongs to `npm pack --json`.
+    yield* Console.error(`dist/${part}: ${Math.round(bytes / 1024)} KiB`)
+  }
+})
+
+program.pipe(Effect.provide(NodeServices.layer), NodeRuntime.runMain)

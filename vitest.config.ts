@@ -1,0 +1,26 @@
+import { globSync, readFileSync } from "node:fs"
+import { join } from "node:path"
+import { defineConfig } from "vitest/config"
+
+/** A file that starts clusters, or installs the package, is an integration test; what it imports says so. */
+const isIntegration = (file: string): boolean =>
+  file.startsWith("test/package/") || file.endsWith(".integration.test.ts") ||
+  /from "[^"]*\/(TestCluster|LocalCluster|LocalFleet|Local|ProbeProcess)\.ts"/.test(
+    readFileSync(join(import.meta.dirname, file), "utf8")
+  )
+
+const files = globSync("test/**/*.test.ts", { cwd: import.meta.dirname })
+
+export default defineConfig({
+  test: {
+    // Clusters of several files run side by side on two cores; more would only make each slower.
+    maxWorkers: 2,
+    testTimeout: 120_000,
+    hookTimeout: 180_000,
+    reporters: ["default"],
+    projects: [
+      { extends: true, test: { name: "unit", include: files.filter((file) => !isIntegration(file)) } },
+      { extends: true, test: { name: "integration", include: files.filter(isIntegration) } }
+    ]
+  }
+})
