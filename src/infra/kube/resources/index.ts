@@ -1,0 +1,12 @@
+/** The kinds that come with KubeProber, by API group, each with the fields its probes read. */
+export * as admission from "./admission.ts"
+export * as apps from "./apps.ts"
+export * as authentication from "./authentication.ts"
+export * as authorization from "./authorization.ts"
+export * as batch from "./batch.ts"
+export * as coordination from "./coordination.ts"
+export * as core from "./core.ts"
+export * as discovery from "./discovery.ts"
+export * as events from "./events.ts"
+export * as extensions from "./extensions.ts"
+export * as rbac from "./rbac.ts"

@@ -1,0 +1,58 @@
+/**
+ * Trust by pin: finds the authority a join token pins among what the master presents.
+ *
+ * Nothing is said over the connection that finds it. The certificate it returns is then the only root the agent trusts,
+ * and every later connection is verified by TLS in the usual way.
+ */
+import { Effect } from "effect"
+import { X509Certificate } from "node:crypto"
+import { isIP } from "node:net"
+import { type DetailedPeerCertificate, type TLSSocket, connect } from "node:tls"
+import { pinOf } from "./Credential.ts"
+import { PinMismatch } from "./PkiError.ts"
+
+/** A chain longer than this is no master's. */
+const MAX_CHAIN = 8
+
+/** The pinned authority's certificate, PEM. `E` is how the caller tells that the master was not reached. */
+export const findAuthority = <E>(options: {
+  readonly master: URL
+  readonly pin: string
+  readonly onUnreachable: (cause: Error) => E
+}): Effect.Effect<string, E | PinMismatch> => {
+  const { hostname, host, port } = options.master
+  const name = hostname.replace(/^\[(.*)\]$/u, "$1")
+  const handshake = Effect.callback<TLSSocket, E>((resume) => {
+    const socket = connect({
+      host: name,
+      port: port === "" ? 443 : Number(port),
+      ...(isIP(name) === 0 && { servername: name }),
+      minVersion: "TLSv1.3",
+      rejectUnauthorized: false
+    })
+    socket.once("secureConnect", () => resume(Effect.succeed(socket)))
+    socket.on("error", (cause) => resume(Effect.fail(options.onUnreachable(cause))))
+    return Effect.sync(() => socket.destroy())
+  })
+  return Effect.acquireUseRelease(
+    handshake,
+    (socket) => {
+      const pinned = chainOf(socket).find((certificate) => certificate.ca && pinOf(certificate) === options.pin)
+      return pinned === undefined
+        ? Effect.fail(new PinMismatch({ master: host, expected: options.pin }))
+        : Effect.succeed(pinned.toString())
+    },
+    (socket) => Effect.sync(() => socket.destroy())
+  )
+}
+
+const chainOf = (socket: TLSSocket): ReadonlyArray<X509Certificate> => {
+  const chain: Array<X509Certificate> = []
+  let current: DetailedPeerCertificate | undefined = socket.getPeerCertificate(true)
+  while (current?.raw !== undefined && chain.length < MAX_CHAIN) {
+    chain.push(new X509Certificate(current.raw))
+    // A root is its own issuer.
+    current = current.issuerCertificate === current ? undefined : current.issuerCertificate
+  }
+  return chain
+}
