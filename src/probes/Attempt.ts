@@ -1,0 +1,113 @@
+/**
+ * One attempt at a check: its program run to an end, whatever that end is.
+ *
+ * Blame is decided here and nowhere else: a `TargetFault` speaks about the cluster, anything else about us.
+ */
+import { Cause, Duration, Effect, Exit, Fiber, Option, Schema } from "effect"
+import { Finding } from "../domain/Report.ts"
+import { KubeError, isTransient } from "../infra/kube/KubeError.ts"
+import { checkerCodes } from "./CheckerCodes.ts"
+import { TargetFault } from "./Codes.ts"
+import type { Outcome } from "./Outcome.ts"
+import type { Check, ProbeServices } from "./Probe.ts"
+
+/** What a failed request says about the checker, when it says nothing about the target. */
+export const findingOfKubeError = (error: KubeError): Finding => {
+  const { message } = error
+  switch (error.reason._tag) {
+    case "Unreachable":
+      return checkerCodes.API_UNREACHABLE({ message })
+    case "Unauthorized":
+    case "CredentialsUnavailable":
+      return checkerCodes.UNAUTHENTICATED({ message })
+    case "Forbidden":
+      return checkerCodes.ACCESS_MISSING({ message })
+    case "Undeclared":
+      return checkerCodes.UNDECLARED_CALL({ message })
+    case "Undecodable":
+      return checkerCodes.UNEXPECTED_ANSWER({ message })
+    case "NotFound":
+      return error.reason.what === "resource"
+        ? checkerCodes.KIND_NOT_SERVED({ message })
+        : checkerCodes.CHECKER_FAILED({ message })
+    case "TooManyRequests":
+    case "ServerFault":
+      return checkerCodes.API_FAULT({ message })
+    default:
+      return checkerCodes.CHECKER_FAILED({ message })
+  }
+}
+
+/** An outcome of one finding and nothing to be proud of. */
+export const failed = (finding: Finding): Outcome => ({ summary: "", findings: [finding] })
+
+const textOf = (failure: unknown): string =>
+  failure instanceof Error && failure.message !== "" ? failure.message : String(failure)
+
+const findingOf = (cause: Cause.Cause<unknown>): Finding => {
+  if (Cause.hasInterruptsOnly(cause)) {
+    return checkerCodes.CHECKER_FAILED({ message: "the probe interrupted itself" })
+  }
+  return Option.match(Cause.findErrorOption(cause), {
+    onNone: () => checkerCodes.CHECKER_FAILED({ message: `the probe crashed: ${textOf(Cause.squash(cause))}` }),
+    onSome: (error) => {
+      if (error instanceof TargetFault) return error.finding
+      if (error instanceof KubeError) return findingOfKubeError(error)
+      return checkerCodes.CHECKER_FAILED({ message: textOf(error) })
+    }
+  })
+}
+
+/** Probes come from anyone, and types do not hold at run time: NaN evidence would make a report that cannot be sent. */
+const decodeOutcome = Schema.decodeUnknownEffect(
+  Schema.Struct({ summary: Schema.String, findings: Schema.Array(Finding) })
+)
+
+/** A field that nobody reads is a typing error that would silently leave a default in force. */
+const STRICT = { onExcessProperty: "error" } as const
+
+/**
+ * Run `check` once within its timeout, with its retries. Every end of the probe is an outcome, be it a failure, a crash,
+ * an interruption of its own or a value that is none; only an interruption from outside is an interruption.
+ */
+export const attempt = Effect.fnUntraced(
+  function*({ probe, with: written }: Check): Effect.fn.Return<Outcome, never, ProbeServices> {
+    const program = Schema.decodeUnknownEffect(probe.config, STRICT)(written).pipe(
+      Effect.catchTag("SchemaError", (error) => checkerCodes.INVALID_CONFIG.fail({ message: error.message })),
+      Effect.flatMap((config) =>
+        Effect.retry(Effect.suspend(() => probe.run(config)), {
+          schedule: probe.retry,
+          while: (error) => error instanceof KubeError && isTransient(error)
+        })
+      ),
+      Effect.timeoutOption(probe.timeout)
+    )
+    // In a fiber of its own, because an interruption by the probe and one of the probe are told apart only from outside.
+    const exit = yield* Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(
+        Effect.forkChild(program, { startImmediately: true }),
+        (fiber) => restore(Fiber.await(fiber)).pipe(Effect.onInterrupt(() => Fiber.interrupt(fiber)))
+      )
+    )
+    return yield* Effect.suspend(() =>
+      decodeOutcome(Exit.match(exit, {
+        onFailure: (cause) => failed(findingOf(cause)),
+        onSuccess: Option.getOrElse(() =>
+          failed(checkerCodes.TIMED_OUT({
+            message: `no result within ${Duration.format(probe.timeout)}`,
+            evidence: { timeoutMillis: Duration.toMillis(probe.timeout) }
+          }))
+        )
+      }))
+    ).pipe(
+      Effect.catchTag("SchemaError", (error) =>
+        Effect.succeed(
+          failed(checkerCodes.CHECKER_FAILED({ message: `the probe's result is not valid: ${error.message}` }))
+        )),
+      // Reading what others threw can throw: a getter, or a value without a text.
+      Effect.catchDefect(() =>
+        Effect.succeed(failed(checkerCodes.CHECKER_FAILED({ message: "the probe ended with something unreadable" })))
+      )
+    )
+  }
+)

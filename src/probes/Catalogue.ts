@@ -1,0 +1,26 @@
+/** Every probe that comes with KubeProber. */
+import { admissionWebhooks } from "./kubernetes/admissionWebhooks.ts"
+import { apiCrud } from "./kubernetes/apiCrud.ts"
+import { apiHealth } from "./kubernetes/apiHealth.ts"
+import { certExpiry } from "./kubernetes/certExpiry.ts"
+import { finalizersStuck } from "./kubernetes/finalizersStuck.ts"
+import { namespaceLifecycle } from "./kubernetes/namespaceLifecycle.ts"
+import { nodeReadiness } from "./kubernetes/nodeReadiness.ts"
+import { selfAccess } from "./kubernetes/selfAccess.ts"
+import { versionSkew } from "./kubernetes/versionSkew.ts"
+import { workloadsHealth } from "./kubernetes/workloadsHealth.ts"
+import type { AnyProbe } from "./Probe.ts"
+
+/** Sorted by id. */
+export const catalogue: ReadonlyArray<AnyProbe> = [
+  admissionWebhooks,
+  apiCrud,
+  apiHealth,
+  certExpiry,
+  finalizersStuck,
+  namespaceLifecycle,
+  nodeReadiness,
+  selfAccess,
+  versionSkew,
+  workloadsHealth
+]

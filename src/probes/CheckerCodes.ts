@@ -1,0 +1,60 @@
+/**
+ * The codes any probe may end with when it could not look. They are never the target's fault, so each is UNKNOWN
+ * (INFO where the question does not arise).
+ */
+import * as Codes from "./Codes.ts"
+
+export const checkerCodes = Codes.make({
+  ACCESS_MISSING: Codes.unknown(
+    "The prober lacks a permission that this probe needs.",
+    "Grant the rule in the message to the prober's user or ServiceAccount."
+  ),
+  UNAUTHENTICATED: Codes.unknown(
+    "The API server does not accept the prober's credentials.",
+    "Renew the token or certificate in the kubeconfig, or restore the agent's ServiceAccount."
+  ),
+  API_UNREACHABLE: Codes.unknown(
+    "The API server did not answer this probe.",
+    "See k8s.api.health of the same cluster; then the network path from the prober."
+  ),
+  API_FAULT: Codes.unknown(
+    "The API server answered a request of this probe with an error, so the probe saw too little to judge.",
+    "Read the API server's log at the time of the run; k8s.api.health and k8s.api.crud judge the API itself."
+  ),
+  KIND_NOT_SERVED: Codes.unknown(
+    "The cluster does not serve a kind this probe reads.",
+    "Install the API or upgrade the cluster, or leave this probe out there."
+  ),
+  UNEXPECTED_ANSWER: Codes.unknown(
+    "An answer did not have the fields this probe reads.",
+    "Check that the cluster's version is supported; report it as a fault of the probe."
+  ),
+  UNDECLARED_CALL: Codes.unknown(
+    "The probe made a call that its needs do not declare; it was not sent.",
+    "Add the rule in the message to the probe's needs."
+  ),
+  INVALID_CONFIG: Codes.unknown(
+    "The probe's configuration is not valid.",
+    "Correct the field named in the message; `kubeprober probe describe` lists all fields."
+  ),
+  PARENT_FAILED: Codes.unknown(
+    "A probe this one depends on failed, so this one would only repeat it.",
+    "Mend what the parent reports."
+  ),
+  TIMED_OUT: Codes.unknown(
+    "The probe did not finish within its timeout.",
+    "Look for a slow API server or raise the probe's timeout."
+  ),
+  CHECKER_FAILED: Codes.unknown(
+    "The probe failed for a reason of its own.",
+    "Read the message; if it names nothing in the cluster, report it as a fault of the probe."
+  ),
+  CLEANUP_FAILED: Codes.unknown(
+    "Something the probe created could not be deleted; the sweeper removes it after it expires.",
+    "Check the permission to delete, and finalizers or webhooks on the object named."
+  ),
+  NOT_APPLICABLE: Codes.info(
+    "The question this probe asks does not arise in this cluster.",
+    "Nothing to do."
+  )
+})

@@ -1,0 +1,101 @@
+/**
+ * Which of a probe's needs the prober's identity lacks.
+ *
+ * One SelfSubjectRulesReview per namespace lists what RBAC grants; it may be incomplete (webhook authorizers cannot
+ * list their rules), so whatever it does not show is asked again, one by one, with a SelfSubjectAccessReview, whose
+ * answer is final (https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access).
+ */
+import { Effect } from "effect"
+import { Kube } from "../infra/kube/Kube.ts"
+import type { KubeError } from "../infra/kube/KubeError.ts"
+import { SelfSubjectAccessReview, SelfSubjectRulesReview } from "../infra/kube/resources/authorization.ts"
+import { type Need, describe, probeNamespace } from "./Needs.ts"
+
+/** What a SelfSubjectRulesReview granted, in one namespace. */
+export type Rules = SelfSubjectRulesReview["status"]
+
+const holds = (granted: ReadonlyArray<string>, wanted: string): boolean =>
+  granted.includes("*") || granted.includes(wanted)
+
+const holdsResource = (granted: ReadonlyArray<string>, wanted: string): boolean => {
+  const subresource = wanted.split("/")[1]
+  return holds(granted, wanted) || (subresource !== undefined && granted.includes(`*/${subresource}`))
+}
+
+/** Whether these rules show that `need` is granted. `false` means "not shown", which is not yet "refused". */
+export const shows = (rules: Rules, need: Need): boolean => {
+  if (need._tag === "PathNeed") {
+    return rules.nonResourceRules.some((rule) =>
+      holds(rule.verbs, "get") && rule.nonResourceURLs.some((granted) =>
+        granted === "*" || granted === need.path ||
+        (granted.endsWith("*") && need.path.startsWith(granted.slice(0, -1)))
+      )
+    )
+  }
+  return rules.resourceRules.some((rule) =>
+    holds(rule.verbs, need.verb) && holds(rule.apiGroups, need.group) && holdsResource(rule.resources, need.resource) &&
+    (rule.resourceNames.length === 0 ||
+      (need.names !== undefined && need.names.every((name) => rule.resourceNames.includes(name))))
+  )
+}
+
+const resolved = (need: Need, probeNamespaceName: string): string | undefined =>
+  need._tag === "PathNeed" ? undefined : need.namespace === probeNamespace ? probeNamespaceName : need.namespace
+
+const review = Effect.fnUntraced(function*(need: Need, probeNamespaceName: string) {
+  const kube = yield* Kube
+  const namespace = resolved(need, probeNamespaceName)
+  const ask = (name?: string) => {
+    const spec = need._tag === "PathNeed"
+      ? { nonResourceAttributes: { path: need.path, verb: "get" } }
+      : {
+        resourceAttributes: {
+          verb: need.verb,
+          group: need.group,
+          resource: need.resource.split("/")[0] ?? need.resource,
+          ...(need.resource.includes("/") ? { subresource: need.resource.split("/")[1] } : {}),
+          ...(namespace === undefined ? {} : { namespace }),
+          ...(name === undefined ? {} : { name })
+        }
+      }
+    return Effect.map(kube.create(SelfSubjectAccessReview, { metadata: {}, spec }), ({ status }) => status.allowed)
+  }
+  const answers = need._tag === "ResourceNeed" && need.names !== undefined
+    ? yield* Effect.forEach(need.names, ask)
+    : [yield* ask()]
+  return answers.every((allowed) => allowed)
+})
+
+/**
+ * The namespace asked about for needs that must hold everywhere: one that nobody has, so that only cluster-wide rules
+ * show in it and no Role bound in a real namespace can pass for one.
+ */
+export const EVERYWHERE = "kubeprober-nowhere"
+
+/** The needs that are not granted, required ones and optional ones alike. */
+export const missing = Effect.fn("Preflight.missing")(
+  function*(
+    needs: ReadonlyArray<Need>,
+    probeNamespaceName: string
+  ): Effect.fn.Return<ReadonlyArray<Need>, KubeError, Kube> {
+    const kube = yield* Kube
+    const distinct = [...new Map(needs.map((need) => [describe(need, probeNamespaceName), need])).values()]
+    const namespaces = [...new Set(distinct.map((need) => resolved(need, probeNamespaceName) ?? EVERYWHERE))]
+    const rules = new Map(
+      yield* Effect.forEach(
+        namespaces,
+        (namespace) =>
+          kube.create(SelfSubjectRulesReview, { metadata: {}, spec: { namespace } }).pipe(
+            Effect.map((answer) => [namespace, answer.status] as const)
+          ),
+        { concurrency: 4 }
+      )
+    )
+    const unseen = distinct.filter((need) => {
+      const shown = rules.get(resolved(need, probeNamespaceName) ?? EVERYWHERE)
+      return shown === undefined || !shows(shown, need)
+    })
+    const answers = yield* Effect.forEach(unseen, (need) => review(need, probeNamespaceName), { concurrency: 4 })
+    return unseen.filter((_, index) => answers[index] === false)
+  }
+)

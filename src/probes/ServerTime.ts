@@ -1,0 +1,53 @@
+/**
+ * What time it is for the cluster, as far as that can be read from it.
+ *
+ * Ages are differences between the cluster's clock and ours. Each API server renews a Lease of its identity every 10
+ * seconds (KEP-1965), so the newest of those tells its clock to within that time; ours is corrected only when it lies
+ * outside. A laptop that is minutes off then still sees young leases as young.
+ */
+import { DateTime, Effect, Option } from "effect"
+import { Kube } from "../infra/kube/Kube.ts"
+import { Lease } from "../infra/kube/resources/coordination.ts"
+import * as Needs from "./Needs.ts"
+
+/** What {@link now} and {@link nowOrOurs} would like to be allowed. Without it, it does not know. */
+export const needs: ReadonlyArray<Needs.Need> = Needs.list("leases", {
+  group: "coordination.k8s.io",
+  namespace: "kube-system",
+  optional: true
+})
+
+/** Between renewals pass 10 s (kube-apiserver's IdentityLeaseRenewIntervalPeriod); 5 s more for being late. */
+const SLACK = { seconds: 15 }
+
+/** Our clock, moved into what a server's last sign of life allows. Pure; use {@link now}. */
+export const correct = (ours: DateTime.Utc, renewed: DateTime.Utc): DateTime.Utc =>
+  DateTime.clamp(ours, { minimum: renewed, maximum: DateTime.add(renewed, SLACK) })
+
+/** The cluster's time, or none when it does not say: no identity leases, or no permission to read them. */
+export const now: Effect.Effect<Option.Option<DateTime.Utc>, never, Kube> = Effect.gen(function*() {
+  const kube = yield* Kube
+  const { items } = yield* kube.list(Lease, {
+    namespace: "kube-system",
+    labelSelector: "apiserver.kubernetes.io/identity=kube-apiserver"
+  })
+  const ours = yield* DateTime.now
+  return Option.map(newest(items), (renewed) => correct(ours, renewed))
+}).pipe(Effect.orElseSucceed(() => Option.none()))
+
+/** {@link now}, or our own clock's time when the cluster does not say. */
+export const nowOrOurs: Effect.Effect<DateTime.Utc, never, Kube> = Effect.flatMap(
+  now,
+  Option.match({ onNone: () => DateTime.now, onSome: Effect.succeed })
+)
+
+/** The latest renewal of any of these leases. */
+export const newest = (leases: Iterable<Lease>): Option.Option<DateTime.Utc> => {
+  let latest: DateTime.Utc | undefined
+  for (const { spec: { renewTime } } of leases) {
+    if (renewTime !== undefined && (latest === undefined || DateTime.isGreaterThan(renewTime, latest))) {
+      latest = renewTime
+    }
+  }
+  return Option.fromNullishOr(latest)
+}
