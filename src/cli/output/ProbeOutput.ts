@@ -1,0 +1,144 @@
+/** Probes as people and programs read them. */
+import { Duration, Schema } from "effect"
+import type { Status } from "../../domain/Status.ts"
+import { describe } from "../../probes/Needs.ts"
+import type { AnyProbe } from "../../probes/Probe.ts"
+import type { Style } from "./Style.ts"
+import * as Table from "./Table.ts"
+
+interface ConfigField {
+  readonly name: string
+  readonly type: string
+  readonly default: string
+  readonly description: string
+}
+
+/** A probe as data: what `-o json` prints. */
+export interface ProbeDescription {
+  readonly id: string
+  readonly layer: string
+  readonly proves: string
+  readonly writes: string
+  readonly timeout: string
+  readonly dependsOn: ReadonlyArray<string>
+  readonly onChange: ReadonlyArray<string>
+  readonly needs: ReadonlyArray<{ readonly rule: string; readonly optional: boolean }>
+  readonly config: ReadonlyArray<ConfigField>
+  readonly codes: ReadonlyArray<
+    { readonly code: string; readonly status: Status; readonly means: string; readonly fix: string }
+  >
+}
+
+type JsonObject = Readonly<Record<string, unknown>>
+
+const isObject = (value: unknown): value is JsonObject =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
+
+/** The first value of `key` in a JSON Schema node, looking through `allOf` and `anyOf`. */
+const lookup = (node: unknown, key: string): unknown => {
+  if (!isObject(node)) return undefined
+  if (node[key] !== undefined) return node[key]
+  for (const combinator of ["allOf", "anyOf"]) {
+    const members = node[combinator]
+    if (!Array.isArray(members)) continue
+    for (const member of members) {
+      const found = lookup(member, key)
+      if (found !== undefined) return found
+    }
+  }
+  return undefined
+}
+
+const text = (value: unknown): string =>
+  typeof value === "string" ? value : value === undefined ? "" : JSON.stringify(value)
+
+const configOf = (probe: AnyProbe): ReadonlyArray<ConfigField> => {
+  const document = Schema.toJsonSchemaDocument(probe.config)
+  const resolve = (node: unknown): unknown => {
+    const reference = isObject(node) ? node["$ref"] : undefined
+    return typeof reference === "string"
+      ? document.definitions[decodeURIComponent(reference.replace("#/$defs/", ""))]
+      : node
+  }
+  const properties = lookup(resolve(document.schema), "properties")
+  return isObject(properties)
+    ? Object.entries(properties).map(([name, property]) => {
+      const node = resolve(property)
+      return {
+        name,
+        type: text(lookup(node, "type")),
+        default: text(lookup(property, "default") ?? lookup(node, "default")),
+        description: text(lookup(property, "description") ?? lookup(node, "description"))
+      }
+    })
+    : []
+}
+
+export const describeProbe = (probe: AnyProbe): ProbeDescription => ({
+  id: probe.id,
+  layer: probe.layer,
+  proves: probe.proves,
+  writes: probe.writes,
+  timeout: Duration.format(probe.timeout),
+  dependsOn: probe.dependsOn,
+  onChange: probe.onChange.map((watch) => watch.resource.plural),
+  needs: probe.needs.map((need) => ({ rule: describe(need), optional: need.optional })),
+  config: configOf(probe),
+  codes: Object.values(probe.codes).map(({ code, spec }) => ({ code, ...spec }))
+})
+
+export const list = (probes: ReadonlyArray<AnyProbe>, options: { readonly wide: boolean }): ReadonlyArray<string> =>
+  Table.render([
+    ["ID", "LAYER", "WRITES", ...(options.wide ? ["TIMEOUT", "NEEDS"] : []), "PROVES"],
+    ...probes.map((probe) => [
+      probe.id,
+      probe.layer,
+      probe.writes,
+      ...(options.wide ? [Duration.format(probe.timeout), String(probe.needs.length)] : []),
+      probe.proves
+    ])
+  ])
+
+const writesInWords: Record<AnyProbe["writes"], string> = {
+  nothing: "nothing",
+  "dry-run": "nothing; it sends creates with dryRun=All, which pass admission and are not stored",
+  namespace: "objects in the probe namespace, deleted when the run ends",
+  cluster: "cluster-scoped objects, deleted when the run ends",
+  middleware: "data in the service it looks at, which expires by itself"
+}
+
+const section = (title: string, rows: ReadonlyArray<ReadonlyArray<string>>, style: Style): ReadonlyArray<string> =>
+  rows.length === 0
+    ? []
+    : ["", style.bold(title), ...Table.render(rows.map(([first = "", ...rest]) => [`  ${first}`, ...rest]))]
+
+export const describeText = (probe: AnyProbe, style: Style): ReadonlyArray<string> => {
+  const description = describeProbe(probe)
+  return [
+    ...Table.render([
+      ["ID", description.id],
+      ["LAYER", description.layer],
+      ["PROVES", description.proves],
+      ["WRITES", writesInWords[probe.writes]],
+      ["TIMEOUT", description.timeout],
+      ...(description.dependsOn.length === 0 ? [] : [["AFTER", description.dependsOn.join(", ")]]),
+      ...(description.onChange.length === 0 ? [] : [["RE-RUN ON", `changes of ${description.onChange.join(", ")}`]])
+    ]),
+    ...section(
+      "NEEDS",
+      description.needs.map((need) => need.optional ? [need.rule, "optional"] : [need.rule]),
+      style
+    ),
+    ...description.config.length === 0 ? [] : ["", style.bold("CONFIG")],
+    ...description.config.flatMap((field) => [
+      `  ${field.name}: ${field.type}${field.default === "" ? "" : `, default ${field.default}`}`,
+      `    ${field.description}`
+    ]),
+    ...description.codes.length === 0 ? [] : ["", style.bold("CODES")],
+    ...description.codes.flatMap((entry) => [
+      `  ${style.status(entry.status)} ${entry.code}`,
+      `    ${entry.means}`,
+      style.dim(`    next: ${entry.fix}`)
+    ])
+  ]
+}

@@ -1,0 +1,36 @@
+/** Columns aligned with spaces, as kubectl prints them. Cells may carry colour. */
+import { stripVTControlCharacters } from "node:util"
+
+/** Characters a terminal shows of a text that may carry colour. */
+export const visibleLength = (cell: string): number => stripVTControlCharacters(cell).length
+
+/** Blanks between columns. */
+export const GAP = 3
+
+/** The first `width` characters that a terminal shows, colour kept and ended. */
+export const clip = (line: string, width: number): string => {
+  if (visibleLength(line) <= width) return line
+  let shown = 0
+  const kept = line.replace(
+    // The colour sequences that Style writes.
+    // oxlint-disable-next-line no-control-regex
+    /(\u001B\[[0-9;]*m)|[^]/gu,
+    (text, colour: string | undefined) => colour !== undefined ? text : shown++ < width ? text : ""
+  )
+  return kept
+}
+
+/** One line a row; the last column is not padded, so lines carry no trailing blanks. */
+export const render = (rows: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray<string> => {
+  const widths: Array<number> = []
+  for (const row of rows) {
+    row.forEach((cell, column) => {
+      widths[column] = Math.max(widths[column] ?? 0, visibleLength(cell))
+    })
+  }
+  return rows.map((row) =>
+    row.map((cell, column) =>
+      column === row.length - 1 ? cell : cell + " ".repeat((widths[column] ?? 0) - visibleLength(cell) + GAP)
+    ).join("").trimEnd()
+  )
+}
