@@ -1,0 +1,234 @@
+import { assert, describe, it } from "@effect/vitest"
+import { DateTime, Effect, Schema } from "effect"
+import { execFileSync } from "node:child_process"
+import * as ExitCode from "../../src/cli/ExitCode.ts"
+import { closest } from "../../src/cli/Failure.ts"
+import * as CheckOutput from "../../src/cli/output/CheckOutput.ts"
+import * as Junit from "../../src/cli/output/Junit.ts"
+import * as Matrix from "../../src/cli/output/Matrix.ts"
+import * as Style from "../../src/cli/output/Style.ts"
+import * as Table from "../../src/cli/output/Table.ts"
+import { CheckResult, type CheckerResult } from "../../src/domain/CheckResult.ts"
+import type { Finding } from "../../src/domain/Report.ts"
+import * as Report from "../../src/domain/Report.ts"
+import type { Status } from "../../src/domain/Status.ts"
+
+const startedAt = DateTime.makeUnsafe("2026-01-02T03:04:05Z")
+
+const finding = (status: Status, code: string, message: string): Finding => ({
+  status,
+  code,
+  blame: status === "UNKNOWN" ? "checker" : "target",
+  message,
+  subject: { kind: "Node", name: "a1" }
+})
+
+const report = (checker: string, findings: ReadonlyArray<Finding>, layer: CheckerResult["layer"] = "kubernetes") => ({
+  probe: checker,
+  layer,
+  ...Report.fromFindings({ checker, findings, summary: "all well", startedAt, duration: 12 })
+})
+
+const result = (clusters: Record<string, ReadonlyArray<CheckerResult>>): CheckResult => ({
+  apiVersion: "kubeprober.erda.cloud/v1",
+  kind: "CheckResult",
+  profile: "observe",
+  status: Report.worst(Object.values(clusters).flat()),
+  startedAt,
+  duration: 1500,
+  clusters: Object.entries(clusters).map(([cluster, reports]) => ({
+    cluster,
+    server: "https://10.0.0.1:6443",
+    kubernetesVersion: "v1.35.4",
+    status: Report.worst(reports),
+    reports,
+    notRun: [{ checker: "k8s.api.crud", probe: "k8s.api.crud", reason: "it writes" }],
+    requests: 7,
+    duration: 1400
+  }))
+})
+
+const matrix: Matrix.MatrixOptions = { style: Style.plain, wide: false, fixOf: (_, code) => `fix ${code}` }
+
+const planned: ReadonlyArray<Matrix.MatrixRow> = [
+  { checker: "infra.disk", layer: "infrastructure" },
+  { checker: "k8s.node.readiness", layer: "kubernetes" },
+  { checker: "k8s.api.crud", layer: "kubernetes" }
+]
+
+describe("the table", () => {
+  const two = result({
+    alpha: [report("k8s.node.readiness", []), report("infra.disk", [], "infrastructure")],
+    beta: [report("k8s.node.readiness", [finding("ERROR", "NODE_NOT_READY", "node a1 is NotReady")])]
+  })
+
+  it.effect("reads top-down by layer, clusters across, and never shows silence as PASS", () =>
+    Effect.sync(() => {
+      const lines = Matrix.table(planned, two.clusters.map(Matrix.columnOf), matrix)
+      assert.deepStrictEqual(lines, [
+        "PROBE                  alpha     beta",
+        "                       v1.35.4   v1.35.4",
+        "kubernetes",
+        "  k8s.node.readiness   PASS      ERROR NODE_NOT_READY",
+        "  k8s.api.crud         not run   not run",
+        "infrastructure",
+        "  infra.disk           PASS      -",
+        "all                    PASS      ERROR"
+      ])
+    }))
+
+  it.effect("continues below when the terminal is too narrow for all clusters", () =>
+    Effect.sync(() => {
+      const lines = Matrix.table(planned, two.clusters.map(Matrix.columnOf), { ...matrix, width: 45 })
+      assert.isTrue(lines.every((line) => line.length <= 45), lines.join("\n"))
+      assert.strictEqual(lines.filter((line) => line.startsWith("PROBE")).length, 2)
+    }))
+
+  it.effect("gives each cluster a place however narrow the terminal, and clips a live line to it", () =>
+    Effect.sync(() => {
+      const columns = two.clusters.map(Matrix.columnOf)
+      const lines = Matrix.table(planned, columns, { ...matrix, style: Style.coloured, width: 10 })
+      assert.strictEqual(lines.filter((line) => line.startsWith("PROBE")).length, 2)
+      for (const line of lines) assert.isAtMost(Table.visibleLength(Table.clip(line, 10)), 10)
+      assert.strictEqual(Table.clip("short", 10), "short")
+    }))
+
+  it.effect("tells what to do, once a code, and counts what it leaves out", () =>
+    Effect.sync(() => {
+      const many = Array.from({ length: 5 }, (_, index) => finding("WARN", "NODE_PRESSURE", `pressure ${index}`))
+      const lines = Matrix.findings(
+        result({ alpha: [report("k8s.node.readiness", many)] }).clusters.map(Matrix.columnOf),
+        matrix
+      )
+      assert.strictEqual(lines.filter((line) => line.includes("fix NODE_PRESSURE")).length, 1)
+      assert.strictEqual(lines.filter((line) => line.includes("pressure")).length, 3)
+      assert.isTrue(lines.some((line) => line.includes("and 2 more")))
+    }))
+
+  it.effect("puts the worst finding of any cluster first", () =>
+    Effect.sync(() => {
+      const lines = Matrix.findings(
+        result({
+          alpha: [report("a", [finding("UNKNOWN", "ACCESS_MISSING", "not allowed")])],
+          beta: [report("a", [finding("ERROR", "NODE_NOT_READY", "down")])]
+        }).clusters.map(Matrix.columnOf),
+        matrix
+      )
+      assert.strictEqual(lines.find((line) => line !== ""), "ERROR beta a NODE_NOT_READY")
+    }))
+
+  it.effect("says once, with the parent, how many checks were not run because of it", () =>
+    Effect.sync(() => {
+      const because = {
+        ...finding("UNKNOWN", "PARENT_FAILED", "not run, because k8s.api.health is ERROR"),
+        evidence: { parent: "k8s.api.health" }
+      }
+      const { clusters } = result({
+        alpha: [
+          report("k8s.api.health", [finding("ERROR", "API_DOWN", "down")]),
+          report("one", [because]),
+          report("two", [because])
+        ]
+      })
+      const lines = Matrix.findings(clusters.map(Matrix.columnOf), matrix)
+      assert.isTrue(lines.some((line) => line.includes("2 checks were not run because of it")))
+      assert.isFalse(lines.some((line) => line.includes("PARENT_FAILED")))
+      const wide = Matrix.findings(clusters.map(Matrix.columnOf), { ...matrix, wide: true })
+      assert.strictEqual(wide.filter((line) => line.includes("PARENT_FAILED") && line.startsWith("UNKNOWN")).length, 2)
+    }))
+
+  it.effect("aligns by what is visible, whatever the colour", () =>
+    Effect.sync(() => {
+      const lines = Table.render([[Style.coloured.status("PASS"), "x"], ["ERROR", "y"]])
+      assert.strictEqual(new Set(lines.map((line) => Table.visibleLength(line))).size, 1)
+    }))
+})
+
+describe("colour", () => {
+  it.effect("is for terminals, without NO_COLOR", () =>
+    Effect.sync(() => {
+      assert.strictEqual(Style.forStream({ isTTY: true }, {}), Style.coloured)
+      assert.strictEqual(Style.forStream({ isTTY: true }, { NO_COLOR: "1" }), Style.plain)
+      assert.strictEqual(Style.forStream({ isTTY: true }, { NO_COLOR: "" }), Style.coloured)
+      assert.strictEqual(Style.forStream({}, {}), Style.plain)
+    }))
+})
+
+describe("json and yaml", () => {
+  const one = result({ alpha: [report("k8s.node.readiness", [finding("WARN", "NODE_CORDONED", "cordoned")])] })
+
+  it.effect("decode to the result they were made from", () =>
+    Effect.gen(function*() {
+      const options = { result: one, planned, matrix: { style: Style.plain, fixOf: () => undefined } }
+      const json = yield* CheckOutput.render({ ...options, format: "json" })
+      assert.deepStrictEqual(yield* Schema.decodeUnknownEffect(Schema.fromJsonString(CheckResult))(json), one)
+      const yaml = yield* CheckOutput.render({ ...options, format: "yaml" })
+      const parsed = (yield* Effect.promise(() => import("yaml"))).parse(yaml)
+      assert.deepStrictEqual(yield* Schema.decodeUnknownEffect(CheckResult)(parsed), one)
+    }))
+})
+
+describe("junit", () => {
+  it.effect("tells failures, errors and skips apart, and is well-formed whatever a message holds", () =>
+    Effect.sync(() => {
+      const xml = Junit.render(result({
+        "a&b": [
+          report("one", [finding("ERROR", "BROKEN", "<tag> \"quoted\" & \u0000\u001B control")]),
+          report("two", [finding("UNKNOWN", "ACCESS_MISSING", "no")]),
+          report("three", [])
+        ]
+      }))
+      assert.include(xml, "failures=\"1\" errors=\"1\" skipped=\"1\"")
+      assert.notInclude(xml, "\u0000")
+      // A real parser decides whether it is well-formed.
+      const python = "import sys, xml.dom.minidom as m; d = m.parseString(sys.stdin.buffer.read());" +
+        " print(len(d.getElementsByTagName('testcase')))"
+      assert.strictEqual(execFileSync("python3", ["-c", python], { input: xml }).toString().trim(), "4")
+    }))
+})
+
+describe("the exit code", () => {
+  const of = (status: Status, failOn: ExitCode.FailOn) =>
+    ExitCode.ofResult(
+      result({ alpha: [report("a", status === "PASS" ? [] : [finding(status, "CODE", "m")]), report("b", [])] }),
+      failOn
+    )
+
+  it.effect("is 1 at or above the threshold, else 0", () =>
+    Effect.sync(() => {
+      assert.strictEqual(of("ERROR", "error"), 1)
+      assert.strictEqual(of("WARN", "error"), 0)
+      assert.strictEqual(of("WARN", "warn"), 1)
+      assert.strictEqual(of("UNKNOWN", "warn"), 0)
+      assert.strictEqual(of("UNKNOWN", "unknown"), 1)
+      assert.strictEqual(of("PASS", "info"), 0)
+      assert.strictEqual(of("ERROR", "never"), 0)
+    }))
+
+  it.effect("is 2 when a cluster could not be looked at at all", () =>
+    Effect.sync(() => {
+      const blind = result({
+        alpha: [report("a", [])],
+        beta: [report("a", [finding("UNKNOWN", "UNAUTHENTICATED", "no")])]
+      })
+      assert.strictEqual(ExitCode.ofResult(blind, "error"), 2)
+      assert.strictEqual(ExitCode.ofResult(blind, "unknown"), 1)
+    }))
+
+  it.effect("is 2 when only the API server's health could be told, or nothing at all", () =>
+    Effect.sync(() => {
+      const refused = report("k8s.node.readiness", [finding("UNKNOWN", "ACCESS_MISSING", "no")])
+      assert.strictEqual(ExitCode.ofResult(result({ alpha: [report("k8s.api.health", []), refused] }), "error"), 2)
+      assert.strictEqual(ExitCode.ofResult(result({ alpha: [report("k8s.api.health", [])] }), "error"), 0)
+      assert.strictEqual(ExitCode.ofResult(result({ alpha: [] }), "error"), 2)
+    }))
+})
+
+describe("did you mean", () => {
+  it.effect("offers what is near, and nothing when nothing is", () =>
+    Effect.sync(() => {
+      const known = ["k8s.api.health", "k8s.api.crud", "k8s.node.readiness"]
+      assert.deepStrictEqual(closest("k8s.api.heatlh", known)[0], "k8s.api.health")
+      assert.deepStrictEqual(closest("zzzzzz", known), [])
+    }))
+})

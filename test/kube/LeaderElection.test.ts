@@ -1,0 +1,185 @@
+import { NodeServices } from "@effect/platform-node"
+import { assert, layer } from "@effect/vitest"
+import { Clock, Deferred, Effect, Fiber, Layer, Stream } from "effect"
+import { ChildProcess, ChildProcessSpawner } from "effect/process"
+import * as KubeHttp from "../../src/infra/kube/http/KubeHttp.ts"
+import { Kube } from "../../src/infra/kube/Kube.ts"
+import { type LeaderElectionOptions, whileLeading } from "../../src/infra/kube/LeaderElection.ts"
+import { Lease } from "../../src/infra/kube/resources/coordination.ts"
+import { LocalCluster } from "../../src/local/LocalCluster.ts"
+import { eventually } from "./eventually.ts"
+import * as TcpProxy from "./TcpProxy.ts"
+import * as TestCluster from "./TestCluster.ts"
+
+/** client-go's proportions, five times as fast. */
+const options = (lease: string, identity: string): LeaderElectionOptions => ({
+  lease: { name: lease, namespace: "default" },
+  identity,
+  leaseDuration: "3 seconds",
+  renewDeadline: "2 seconds",
+  retryPeriod: "500 millis"
+})
+
+const holder = (name: string) =>
+  Effect.flatMap(
+    Kube,
+    (kube) => Effect.map(kube.get(Lease, { name, namespace: "default" }), ({ spec }) => spec.holderIdentity)
+  )
+
+/** Who led when, from the bodies' own point of view. */
+const makeJournal = () => {
+  const terms: Array<{ readonly who: string; readonly from: number; until: number | undefined }> = []
+  const term = (who: string) =>
+    Effect.acquireUseRelease(
+      Effect.map(Clock.currentTimeMillis, (from) => {
+        const entry = { who, from, until: undefined as number | undefined }
+        terms.push(entry)
+        return entry
+      }),
+      () => Effect.never,
+      (entry) =>
+        // Bodies take a while to end; their successors must not have begun by then.
+        Effect.andThen(
+          Effect.sleep("300 millis"),
+          Effect.map(Clock.currentTimeMillis, (now) => {
+            entry.until = now
+          })
+        )
+    )
+  const assertNoOverlap = () => {
+    for (const [index, { from }] of terms.entries()) {
+      const before = terms[index - 1]
+      if (before === undefined) continue
+      assert.isDefined(before.until, `${before.who} still led when the next began`)
+      assert.isAtMost(before.until ?? Infinity, from)
+    }
+  }
+  return { terms, term, assertNoOverlap }
+}
+
+layer(TestCluster.layer("kube-leader").pipe(Layer.provideMerge(NodeServices.layer)), {
+  excludeTestServices: true,
+  timeout: "2 minutes"
+})("leader election", (it) => {
+  it.effect("ends with its body, and gives the lease back", () =>
+    Effect.gen(function*() {
+      const kube = yield* Kube
+      assert.strictEqual(yield* whileLeading(options("ends", "a"), Effect.succeed("done")), "done")
+      const { spec } = yield* kube.get(Lease, { name: "ends", namespace: "default" })
+      assert.isUndefined(spec.holderIdentity)
+      assert.strictEqual(yield* Effect.flip(whileLeading(options("ends", "b"), Effect.fail("no"))), "no")
+      const after = yield* kube.get(Lease, { name: "ends", namespace: "default" })
+      assert.isUndefined(after.spec.holderIdentity)
+      assert.strictEqual(after.spec.leaseTransitions, 1)
+    }))
+
+  it.effect("passes on at once when the leader closes", () =>
+    Effect.gen(function*() {
+      const journal = makeJournal()
+      const first = yield* whileLeading(options("closes", "first"), journal.term("first")).pipe(Effect.forkScoped)
+      yield* eventually("first leads", Effect.sync(() => journal.terms.length === 1))
+      yield* whileLeading(options("closes", "second"), journal.term("second")).pipe(Effect.forkScoped)
+      yield* Effect.sleep("4 seconds")
+      assert.strictEqual(journal.terms.length, 1, "the leader renews, the other waits")
+      const closed = yield* Clock.currentTimeMillis
+      yield* Fiber.interrupt(first)
+      yield* eventually("second leads", Effect.sync(() => journal.terms.length === 2))
+      const taken = (yield* Clock.currentTimeMillis) - closed
+      assert.isBelow(taken, 2_500, "well before the lease would have ended")
+      journal.assertNoOverlap()
+    }))
+
+  it.effect("lets one of many lead at a time", () =>
+    Effect.gen(function*() {
+      const journal = makeJournal()
+      const candidates = yield* Effect.forEach(["a", "b", "c", "d", "e"], (who) =>
+        whileLeading(options("many", who), journal.term(who)).pipe(
+          Effect.forkScoped,
+          Effect.map((fiber) => ({ who, fiber }))
+        ))
+      for (let turn = 1; turn <= 3; turn++) {
+        yield* eventually(
+          "someone leads",
+          Effect.sync(() =>
+            journal.terms.length === turn
+          )
+        )
+        const leader = candidates.find(({ who }) => who === journal.terms.at(-1)?.who)
+        if (leader !== undefined) yield* Fiber.interrupt(leader.fiber)
+      }
+      journal.assertNoOverlap()
+    }))
+
+  it.effect("stops the leader that cannot reach the server before another can lead, and lets it come back", () =>
+    Effect.gen(function*() {
+      const cluster = yield* LocalCluster
+      const journal = makeJournal()
+      const proxy = yield* TcpProxy.make(cluster.server)
+      yield* whileLeading(options("cut-off", "far"), journal.term("far")).pipe(
+        Effect.provide(KubeHttp.layer(TestCluster.admin(cluster, proxy.server))),
+        Effect.forkScoped
+      )
+      yield* eventually("far leads", Effect.sync(() => journal.terms.length === 1))
+      const near = yield* whileLeading(options("cut-off", "near"), journal.term("near")).pipe(Effect.forkScoped)
+      proxy.freeze(true)
+      yield* eventually("near leads", Effect.sync(() => journal.terms.length === 2))
+      journal.assertNoOverlap()
+      proxy.freeze(false)
+      proxy.cut()
+      yield* Fiber.interrupt(near)
+      yield* eventually("far leads again", Effect.sync(() => journal.terms.length === 3))
+      journal.assertNoOverlap()
+      assert.deepStrictEqual(journal.terms.map(({ who }) => who), ["far", "near", "far"])
+    }))
+
+  it.effect("ends the term of a leader whose lease another took", () =>
+    Effect.gen(function*() {
+      const kube = yield* Kube
+      const journal = makeJournal()
+      yield* whileLeading(options("stolen", "first"), journal.term("first")).pipe(Effect.forkScoped)
+      yield* eventually("first leads", Effect.sync(() => journal.terms.length === 1))
+      yield* kube.patch(Lease, { name: "stolen", namespace: "default" }, {
+        spec: { holderIdentity: "thief", renewTime: "2026-01-01T00:00:00.000000Z" }
+      })
+      yield* eventually("first stopped", Effect.sync(() => journal.terms[0]?.until !== undefined), 3)
+      // The thief never renews, and its clock is of no matter.
+      yield* eventually("first leads again", Effect.sync(() => journal.terms.length === 2))
+    }))
+
+  it.effect("passes on when the leader's process is killed, after the lease's time", () =>
+    Effect.gen(function*() {
+      const cluster = yield* LocalCluster
+      const spawner = yield* ChildProcessSpawner.ChildProcessSpawner
+      const started = Effect.fnUntraced(function*(identity: string) {
+        const handle = yield* spawner.spawn(ChildProcess.make(
+          process.execPath,
+          [`${import.meta.dirname}/elector.ts`, cluster.kubeconfigPath, identity],
+          { stderr: "inherit" }
+        ))
+        const said = { candidate: yield* Deferred.make<void>(), leading: yield* Deferred.make<void>() }
+        yield* handle.stdout.pipe(
+          Stream.decodeText,
+          Stream.splitLines,
+          Stream.runForEach((line) =>
+            line === "candidate" || line === "leading" ? Deferred.succeed(said[line], undefined) : Effect.void
+          ),
+          Effect.forkScoped
+        )
+        return { handle, said }
+      })
+      const first = yield* started("first")
+      yield* Deferred.await(first.said.leading)
+      const second = yield* started("second")
+      yield* Deferred.await(second.said.candidate)
+      yield* Effect.sleep("3 seconds")
+      assert.isFalse(yield* Deferred.isDone(second.said.leading))
+      const killed = yield* Clock.currentTimeMillis
+      yield* Effect.ignore(first.handle.kill({ killSignal: "SIGKILL" }))
+      assert.strictEqual(yield* holder("elected"), "first", "a killed leader gives nothing back")
+      yield* Deferred.await(second.said.leading)
+      const taken = (yield* Clock.currentTimeMillis) - killed
+      assert.isAbove(taken, 1_500, "not before the lease has ended since its last renewal")
+      assert.isBelow(taken, 10_000)
+      assert.strictEqual(yield* holder("elected"), "second")
+    }), 90_000)
+})

@@ -1,0 +1,216 @@
+/**
+ * The package as others get it: packed, installed into a copy of `examples/custom-probe`, compiled against and run.
+ */
+import { NodeServices } from "@effect/platform-node"
+import { assert, layer } from "@effect/vitest"
+import { Context, Effect, FileSystem, Layer, Path, Schema, Stream } from "effect"
+import { ChildProcess, ChildProcessSpawner } from "effect/process"
+import { fileURLToPath } from "node:url"
+import manifest from "../../package.json" with { type: "json" }
+import { CheckResult } from "../../src/domain/CheckResult.ts"
+import { TestCluster } from "../clusters/TestCluster.ts"
+
+const root = fileURLToPath(new URL("../..", import.meta.url))
+
+/** Our own environment without what npm tells its scripts, which would make a nested npm work on this project. */
+const environment = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => !name.toLowerCase().startsWith("npm_"))
+)
+
+const execute = Effect.fnUntraced(function*(cwd: string, command: string, ...args: ReadonlyArray<string>) {
+  const path = yield* Path.Path
+  const spawner = yield* ChildProcessSpawner.ChildProcessSpawner
+  const child = yield* spawner.spawn(ChildProcess.make(command, args, {
+    cwd,
+    env: { ...environment, PATH: `${path.dirname(process.execPath)}:${process.env["PATH"] ?? ""}` },
+    extendEnv: false,
+    stdin: "ignore"
+  }))
+  const text = (stream: typeof child.stdout) => stream.pipe(Stream.decodeText(), Stream.mkString)
+  const [stdout, stderr] = yield* Effect.all([text(child.stdout), text(child.stderr)], { concurrency: 2 })
+  return { code: yield* child.exitCode, stdout, stderr }
+}, Effect.scoped)
+
+const succeed = Effect.fnUntraced(function*(cwd: string, command: string, ...args: ReadonlyArray<string>) {
+  const { code, stderr, stdout } = yield* execute(cwd, command, ...args)
+  return code === 0
+    ? stdout
+    : yield* Effect.die(new Error(`${command} ${args.join(" ")}: ${code}\n${stdout}\n${stderr}`))
+})
+
+/** What `npm pack --json` prints. */
+const Packed = Schema.fromJsonString(Schema.NonEmptyArray(Schema.Struct({
+  filename: Schema.String,
+  files: Schema.Array(Schema.Struct({ path: Schema.String }))
+})))
+
+/** A project that depends on the packed package. */
+class Consumer extends Context.Service<Consumer, {
+  readonly folder: string
+  readonly packed: ReadonlyArray<string>
+  /** The installed command. */
+  readonly kubeprober: (...args: ReadonlyArray<string>) => ReturnType<typeof execute>
+}>()("kubeprober/test/Consumer") {
+  static readonly layer = Layer.effect(
+    Consumer,
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const path = yield* Path.Path
+      const folder = yield* fs.makeTempDirectoryScoped({ prefix: "kubeprober-consumer-" })
+      const [packed] = yield* succeed(root, "npm", "pack", "--json", "--pack-destination", folder).pipe(
+        Effect.flatMap(Schema.decodeEffect(Packed))
+      )
+      for (const file of ["mine.ts", "package.json", "tsconfig.json"]) {
+        yield* fs.copyFile(path.join(root, "examples", "custom-probe", file), path.join(folder, file))
+      }
+      yield* fs.copyFile(path.join(root, "test", "package", "consumer", "misuse.ts"), path.join(folder, "misuse.ts"))
+      yield* succeed(
+        folder,
+        "npm",
+        "install",
+        "--no-audit",
+        "--no-fund",
+        "--prefer-offline",
+        path.join(folder, packed.filename)
+      )
+      const services = yield* Effect.context<Path.Path | ChildProcessSpawner.ChildProcessSpawner>()
+      return {
+        folder,
+        packed: packed.files.map((file) => file.path),
+        kubeprober: (...args) =>
+          execute(folder, path.join(folder, "node_modules", ".bin", "kubeprober"), ...args).pipe(
+            Effect.provideContext(services)
+          )
+      }
+    })
+  )
+}
+
+/** Deployments that break one rule each, both, and none. Nothing runs here: only the API is asked. */
+const deployment = (name: string, replicas: number, image: string, initImage = image) => ({
+  apiVersion: "apps/v1",
+  kind: "Deployment",
+  metadata: { name, namespace: "default" },
+  spec: {
+    replicas,
+    selector: { matchLabels: { app: name } },
+    template: {
+      metadata: { labels: { app: name } },
+      spec: { containers: [{ name: "main", image }], initContainers: [{ name: "first", image: initImage }] }
+    }
+  }
+})
+
+const live = Layer.mergeAll(Consumer.layer, TestCluster.layer({ name: "package" })).pipe(
+  Layer.provideMerge(NodeServices.layer)
+)
+
+layer(live, { excludeTestServices: true, timeout: "300 seconds" })("the packed package", (it) => {
+  it.effect("holds what it needs to run and nothing else", () =>
+    Effect.gen(function*() {
+      const { packed } = yield* Consumer
+      const kinds = [
+        /^dist\/(bin|lib|types)\//,
+        /^crds\/[^/]+\.yaml$/,
+        /^src\/local\/go\//,
+        /^(package\.json|README\.md|LICENSE|CHANGELOG\.md)$/,
+        /^dist\/LICENSES\.txt$/
+      ]
+      assert.deepStrictEqual(packed.filter((file) => !kinds.some((kind) => kind.test(file))), [])
+      const needed = [
+        "LICENSE",
+        "crds/kubeprober.erda.cloud_probes.yaml",
+        "dist/LICENSES.txt",
+        "dist/bin/kubeprober.js",
+        "src/local/go/kubernetes/go.sum"
+      ]
+      for (const file of needed) {
+        assert.include(packed, file)
+      }
+    }))
+
+  it.effect("type-checks in a strict project, libraries included, and refuses misuse", () =>
+    Effect.gen(function*() {
+      const { folder } = yield* Consumer
+      const path = yield* Path.Path
+      const { code, stdout } = yield* execute(folder, path.join(folder, "node_modules", ".bin", "tsc"))
+      assert.strictEqual(stdout, "")
+      assert.strictEqual(code, 0)
+    }), 180_000)
+
+  it.effect("shares the project's one copy of effect", () =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const path = yield* Path.Path
+      const { folder } = yield* Consumer
+      const files = yield* fs.readDirectory(path.join(folder, "node_modules"), { recursive: true })
+      assert.deepStrictEqual(files.filter((file) => /(^|\/)effect\/package\.json$/.test(file)), ["effect/package.json"])
+    }))
+
+  it.effect("exports what it says", () =>
+    Effect.gen(function*() {
+      const { folder } = yield* Consumer
+      const imports = Object.keys(manifest.exports).filter((name) => !name.endsWith(".json")).map((name) =>
+        `import(${JSON.stringify(`kubeprober${name.slice(1)}`)})`
+      )
+      yield* succeed(folder, process.execPath, "-e", `Promise.all([${imports.join(", ")}])`)
+    }))
+
+  it.effect("has a command that tells its version", () =>
+    Effect.gen(function*() {
+      const { kubeprober } = yield* Consumer
+      const { code, stdout } = yield* kubeprober("--version")
+      assert.include(stdout, manifest.version)
+      assert.strictEqual(code, 0)
+    }))
+
+  it.effect("lists the project's probe beside its own", () =>
+    Effect.gen(function*() {
+      const { kubeprober } = yield* Consumer
+      const own = yield* kubeprober("probe", "list")
+      const both = yield* kubeprober("probe", "list", "--probes", "./mine.ts")
+      assert.include(own.stdout, "k8s.api.health")
+      assert.notInclude(own.stdout, "example.deployment.policy")
+      assert.include(both.stdout, "k8s.api.health")
+      assert.include(both.stdout, "example.deployment.policy")
+    }))
+
+  it.effect("judges a real cluster by the project's probe", () =>
+    Effect.gen(function*() {
+      const { kubeprober } = yield* Consumer
+      const { apply, cluster } = yield* TestCluster
+      const check = Effect.gen(function*() {
+        const { code, stderr, stdout } = yield* kubeprober(
+          "check",
+          "--kubeconfig",
+          cluster.kubeconfigPath,
+          "--probes",
+          "./mine.ts",
+          "--probe",
+          "example.deployment.policy",
+          "-o",
+          "json"
+        )
+        const result = yield* Schema.decodeEffect(Schema.fromJsonString(CheckResult))(stdout).pipe(
+          Effect.catch(() => Effect.die(new Error(`no result: ${stdout}\n${stderr}`)))
+        )
+        return { code, report: result.clusters[0]?.reports[0] }
+      })
+      yield* apply(
+        deployment("right", 2, "registry.k8s.io/pause:3.10"),
+        deployment("lonely", 1, "nginx:1.29"),
+        deployment("foreign", 2, "nginx:1.29", "quay.io/someone/thing:1")
+      )
+      const red = yield* check
+      assert.strictEqual(red.code, 1)
+      assert.deepStrictEqual(
+        red.report?.findings.map(({ code, status, subject }) => [status, code, subject?.name]),
+        [["ERROR", "IMAGE_NOT_ALLOWED", "foreign"], ["WARN", "REPLICAS_TOO_FEW", "lonely"]]
+      )
+      yield* apply(deployment("lonely", 2, "nginx:1.29"), deployment("foreign", 2, "docker.io/library/busybox:1"))
+      const green = yield* check
+      assert.strictEqual(green.code, 0)
+      assert.strictEqual(green.report?.status, "PASS")
+      assert.include(green.report?.message, "3 Deployments")
+    }), 60_000)
+})

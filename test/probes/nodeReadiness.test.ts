@@ -1,0 +1,281 @@
+import { assert, describe, it, layer } from "@effect/vitest"
+import { Clock, DateTime, Duration, Effect, Schema } from "effect"
+import { Lease } from "../../src/infra/kube/resources/coordination.ts"
+import { Node } from "../../src/infra/kube/resources/core.ts"
+import type { LocalNode } from "../../src/local/node/LocalNode.ts"
+import { NodeReadinessConfig, judge, nodeReadiness } from "../../src/probes/kubernetes/nodeReadiness.ts"
+import * as Needs from "../../src/probes/Needs.ts"
+import * as Probe from "../../src/probes/Probe.ts"
+import * as ServerTime from "../../src/probes/ServerTime.ts"
+import { TestCluster, eventually } from "../clusters/TestCluster.ts"
+
+const NOW = DateTime.makeUnsafe("2026-01-01T12:00:00Z")
+const ago = (duration: Duration.Input) =>
+  DateTime.formatIso(DateTime.subtractDuration(NOW, Duration.fromInputUnsafe(duration)))
+
+const node = (name: string, options: {
+  readonly ready?: readonly [status: string, since: Duration.Input]
+  readonly created?: Duration.Input
+  readonly deleted?: boolean
+  readonly cordoned?: Duration.Input
+  readonly taints?: ReadonlyArray<string>
+  readonly conditions?: ReadonlyArray<string>
+} = {}) => {
+  const { created = "10 days", ready = ["True", "10 days"] } = options
+  return Schema.decodeSync(Node.object)({
+    metadata: {
+      name,
+      creationTimestamp: ago(created),
+      ...(options.deleted === true ? { deletionTimestamp: ago("1 minute") } : {})
+    },
+    spec: {
+      unschedulable: options.cordoned !== undefined,
+      taints: [
+        ...(options.taints ?? []).map((key) => ({ key, effect: "NoSchedule" })),
+        ...(options.cordoned === undefined
+          ? []
+          : [{ key: "node.kubernetes.io/unschedulable", effect: "NoSchedule", timeAdded: ago(options.cordoned) }])
+      ]
+    },
+    status: {
+      conditions: [
+        ...(ready === undefined ? [] : [{
+          type: "Ready",
+          status: ready[0],
+          reason: "Reason",
+          message: "why",
+          lastTransitionTime: ago(ready[1])
+        }]),
+        ...(options.conditions ?? []).map((type) => ({ type, status: "True", message: "short" }))
+      ]
+    }
+  })
+}
+
+const lease = (name: string, age: Duration.Input) =>
+  Schema.decodeSync(Lease.object)({ metadata: { name }, spec: { renewTime: ago(age) } })
+
+const says = (
+  nodes: ReadonlyArray<Node>,
+  options: { readonly leases?: ReadonlyArray<Lease>; readonly config?: typeof NodeReadinessConfig.Encoded } = {}
+) =>
+  judge(Schema.decodeSync(NodeReadinessConfig)(options.config ?? {}))({
+    nodes,
+    leases: options.leases ?? [],
+    now: NOW,
+    leaseNow: NOW
+  }).findings.map(({ code, status, subject }) => [status, code, subject?.name].filter((text) => text).join(" "))
+
+describe("judging nodes", () => {
+  it("finds nothing to say of nodes that are Ready", () =>
+    assert.deepStrictEqual(says([node("a"), node("b")], { leases: [lease("a", "9 seconds")] }), []))
+
+  it("goes by how long a node is NotReady, whether it says so or is silent", () => {
+    assert.deepStrictEqual(says([node("a", { ready: ["Unknown", "3 minutes"] }), node("b")]), [
+      "ERROR NODE_NOT_READY a"
+    ])
+    assert.deepStrictEqual(says([node("a", { ready: ["False", "3 minutes"] }), node("b")]), ["ERROR NODE_NOT_READY a"])
+    assert.deepStrictEqual(says([node("a", { ready: ["Unknown", "1 minute"] }), node("b")]), [
+      "WARN NODE_NOT_READY_RECENTLY a"
+    ])
+  })
+
+  it("does not soften what a stale lease showed when the node turns Unknown", () => {
+    const leases = [lease("a", "50 seconds"), lease("b", "1 second")]
+    assert.deepStrictEqual(says([node("a"), node("b")], { leases }), ["ERROR NODE_LEASE_STALE a"])
+    assert.deepStrictEqual(says([node("a", { ready: ["Unknown", "1 second"] }), node("b")], { leases }), [
+      "ERROR NODE_NOT_READY a"
+    ])
+  })
+
+  it("lets nodes join and leave", () => {
+    const joining = node("a", { ready: ["False", "20 seconds"], created: "20 seconds" })
+    assert.deepStrictEqual(says([joining, node("b")]), ["INFO NODE_JOINING a"])
+    const leaving = node("a", { ready: ["Unknown", "10 minutes"], deleted: true })
+    assert.deepStrictEqual(says([leaving, node("b")]), ["INFO NODE_LEAVING a"])
+  })
+
+  it("tells a cordon from a forgotten one", () => {
+    assert.deepStrictEqual(says([node("a", { cordoned: "1 hour" }), node("b")]), ["INFO NODE_CORDONED a"])
+    assert.deepStrictEqual(says([node("a", { cordoned: "2 days" }), node("b")]), ["WARN NODE_CORDONED_LONG a"])
+  })
+
+  it("needs most workers to take pods, but lets one out for maintenance", () => {
+    const cordoned = (name: string) => node(name, { cordoned: "1 hour" })
+    const few = (nodes: ReadonlyArray<Node>) => says(nodes).filter((text) => text.includes("FEW"))
+    const ten = ["c", "d", "e", "f", "g", "h", "i", "j"].map((name) => node(name))
+    assert.deepStrictEqual(few([cordoned("a"), node("b")]), [])
+    assert.deepStrictEqual(few([cordoned("a")]), ["ERROR FEW_NODES_SCHEDULABLE"])
+    assert.deepStrictEqual(few([cordoned("a"), cordoned("b"), ...ten]), [])
+    assert.deepStrictEqual(few([cordoned("a"), cordoned("b"), cordoned("z"), ...ten]), ["ERROR FEW_NODES_SCHEDULABLE"])
+    // Control planes do not count among workers, unless there is nothing else.
+    const controlPlane = node("cp", { taints: ["node-role.kubernetes.io/control-plane"] })
+    assert.deepStrictEqual(few([cordoned("a"), controlPlane]), ["ERROR FEW_NODES_SCHEDULABLE"])
+    assert.deepStrictEqual(says([controlPlane]), [])
+  })
+
+  it("names pressures, missing networks and unexpected taints, each taint once", () => {
+    assert.deepStrictEqual(says([node("a", { conditions: ["DiskPressure", "NetworkUnavailable", "Custom"] })]), [
+      "WARN NODE_PRESSURE a",
+      "WARN NODE_NETWORK_UNAVAILABLE a"
+    ])
+    const tainted = [
+      node("a", { taints: ["example.com/maintenance", "node.kubernetes.io/disk-pressure"] }),
+      node("b", { taints: ["example.com/maintenance", "nvidia.com/gpu"] })
+    ]
+    assert.deepStrictEqual(says(tainted), ["WARN NODE_TAINTED a"])
+    assert.deepStrictEqual(says(tainted, { config: { expectedTaints: ["example.com/*", "nvidia.com/gpu"] } }), [])
+  })
+
+  it("mentions that there is no node, and is alarmed when there should be", () => {
+    assert.deepStrictEqual(says([]), ["INFO NO_NODES"])
+    assert.deepStrictEqual(says([], { config: { minNodes: 1 } }), ["ERROR TOO_FEW_NODES"])
+    assert.deepStrictEqual(says([node("a")], { config: { minNodes: 2 } }), ["ERROR TOO_FEW_NODES"])
+  })
+})
+
+describe("the cluster's time", () => {
+  it("is ours, unless a server's last sign of life contradicts it", () => {
+    const at = (seconds: number) => DateTime.add(NOW, { seconds })
+    assert.deepStrictEqual(ServerTime.correct(at(8), NOW), at(8))
+    assert.deepStrictEqual(ServerTime.correct(at(-60), NOW), NOW)
+    assert.deepStrictEqual(ServerTime.correct(at(600), NOW), at(15))
+  })
+})
+
+/** Our clock, wrong by so much; time passes as ever. */
+const withClockOff = (millis: number) => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Clock.clockWith((clock) => {
+    const nanos = BigInt(millis) * 1_000_000n
+    return Effect.provideService(effect, Clock.Clock, {
+      currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe() + millis,
+      currentTimeMillis: Effect.map(clock.currentTimeMillis, (now) => now + millis),
+      currentTimeNanosUnsafe: () => clock.currentTimeNanosUnsafe() + nanos,
+      currentTimeNanos: Effect.map(clock.currentTimeNanos, (now) => now + nanos),
+      monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe(),
+      monotonicTimeNanos: clock.monotonicTimeNanos,
+      sleep: (duration) => clock.sleep(duration)
+    })
+  })
+
+const verdict = ({ code, status }: { readonly code?: string; readonly status: string }) =>
+  code === undefined ? status : `${status} ${code}`
+
+const until = (wanted: string, config: typeof NodeReadinessConfig.Encoded = {}) =>
+  Effect.flatMap(
+    TestCluster,
+    ({ run }) =>
+      eventually(run(Probe.configure(nodeReadiness, config)), (report) => verdict(report) === wanted, {
+        every: "300 millis"
+      })
+  )
+
+const second: Effect.Effect<LocalNode, never, TestCluster> = Effect.map(TestCluster, ({ cluster }) => {
+  const found = cluster.nodes[1]
+  if (found === undefined) throw new Error("the cluster has two nodes")
+  return found
+})
+
+/** Nodes of the test cluster renew their leases each second, and count as lost after 6. */
+const strict = { notReadyAfter: "1s", leaseAge: "4s" }
+
+describe("k8s.node.readiness", () => {
+  layer(TestCluster.layer({ name: "readiness", nodes: 2 }), { excludeTestServices: true, timeout: "180 seconds" })(
+    (it) => {
+      it.effect("passes with no rights but to list, so it creates nothing", () =>
+        Effect.gen(function*() {
+          const { run, userWith } = yield* TestCluster
+          assert.isTrue(nodeReadiness.needs.every((need) => need._tag === "ResourceNeed" && need.verb === "list"))
+          for (const optional of [true, false]) {
+            const report = yield* run(nodeReadiness, { as: yield* userWith(nodeReadiness.needs, { optional }) })
+            assert.strictEqual(verdict(report), "PASS", report.message)
+            assert.include(report.message, "2 of 2 nodes")
+          }
+        }))
+
+      it.effect("is UNKNOWN without one of the rights it must have, and names it", () =>
+        Effect.gen(function*() {
+          const { run, userWith } = yield* TestCluster
+          for (const lacking of nodeReadiness.needs.filter((need) => !need.optional)) {
+            const as = yield* userWith(nodeReadiness.needs.filter((need) => need !== lacking))
+            const report = yield* run(nodeReadiness, { as })
+            assert.strictEqual(verdict(report), "UNKNOWN ACCESS_MISSING")
+            assert.include(report.message, Needs.describe(lacking))
+          }
+        }))
+
+      it.effect("is not misled by a clock of ours that is minutes off", () =>
+        Effect.gen(function*() {
+          const { run, userWith } = yield* TestCluster
+          const withoutServerTime = yield* userWith(nodeReadiness.needs, { optional: false })
+          for (const millis of [600_000, -600_000]) {
+            assert.strictEqual(verdict(yield* withClockOff(millis)(run(nodeReadiness))), "PASS")
+            assert.strictEqual(
+              verdict(yield* withClockOff(millis)(run(nodeReadiness, { as: withoutServerTime }))),
+              "PASS"
+            )
+          }
+        }))
+
+      it.effect("sees a node whose kubelet is dead, and that it is back", () =>
+        Effect.gen(function*() {
+          const { kubelet, name } = yield* second
+          yield* kubelet.kill
+          const lost = yield* until("ERROR NODE_NOT_READY", strict)
+          assert.include(lost.message, `node ${name} is NotReady`)
+          assert.include(lost.message, "Kubelet stopped posting node status")
+          assert.deepStrictEqual(lost.findings[0]?.subject, { kind: "Node", name })
+          yield* until("WARN NODE_NOT_READY_RECENTLY")
+          yield* kubelet.start
+          yield* until("PASS", strict)
+        }))
+
+      it.effect("sees a dead kubelet even when the controller that should notice is silent", () =>
+        Effect.gen(function*() {
+          const { cluster: { components: { controllerManager } } } = yield* TestCluster
+          const { kubelet, name } = yield* second
+          const stale = yield* Effect.acquireUseRelease(
+            controllerManager.pause,
+            () => Effect.andThen(kubelet.kill, until("ERROR NODE_LEASE_STALE", strict)),
+            () => controllerManager.resume
+          )
+          assert.include(stale.message, `node ${name} counts as Ready`)
+          yield* Effect.orDie(kubelet.start)
+          yield* until("PASS", strict)
+        }))
+
+      it.effect("sees cordons, and that nothing takes pods any more", () =>
+        Effect.gen(function*() {
+          const { cluster, kubectl } = yield* TestCluster
+          const { name } = yield* second
+          yield* kubectl("cordon", name)
+          const cordoned = yield* until("INFO NODE_CORDONED")
+          assert.include(cordoned.message, `node ${name} is cordoned`)
+          yield* until("WARN NODE_CORDONED_LONG", { cordonWarnAfter: "1ms" })
+          yield* kubectl("cordon", ...cluster.nodes.map((node) => node.name))
+          const none = yield* until("ERROR FEW_NODES_SCHEDULABLE")
+          assert.include(none.message, "0 of 2 worker nodes")
+          yield* kubectl("uncordon", ...cluster.nodes.map((node) => node.name))
+          yield* until("PASS")
+        }))
+
+      it.effect("sees a taint that nobody expects", () =>
+        Effect.gen(function*() {
+          const { kubectl } = yield* TestCluster
+          const { name } = yield* second
+          yield* kubectl("taint", "nodes", name, "example.com/maintenance=now:NoSchedule")
+          const tainted = yield* until("WARN NODE_TAINTED")
+          assert.include(tainted.message, `node ${name} has the unexpected taint example.com/maintenance:NoSchedule`)
+          yield* until("PASS", { expectedTaints: ["example.com/*"] })
+          yield* kubectl("taint", "nodes", name, "example.com/maintenance-")
+          yield* until("PASS")
+        }))
+    }
+  )
+})
+
+describe("k8s.node.readiness of a control plane alone", () => {
+  layer(TestCluster.layer({ name: "nodeless" }), { excludeTestServices: true, timeout: "120 seconds" })((it) => {
+    it.effect("mentions that there is no node", () => until("INFO NO_NODES"))
+  })
+})

@@ -1,0 +1,34 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Duration, Effect, Fiber } from "effect"
+import { TestClock } from "effect/testing"
+import * as Stopwatch from "../../src/probes/Stopwatch.ts"
+
+/** Keeps this process from doing anything else, as another busy part of it would. */
+const hog = (millis: number) =>
+  Effect.sync(() => {
+    const until = performance.now() + millis
+    while (performance.now() < until);
+  })
+
+describe("the stopwatch", () => {
+  it.effect("tells what passed", () =>
+    Effect.gen(function*() {
+      const fiber = yield* Effect.forkChild(Stopwatch.timed(Effect.sleep("3 seconds")))
+      yield* TestClock.adjust("3 seconds")
+      const [took] = yield* Fiber.join(fiber)
+      assert.strictEqual(Duration.toMillis(took), 3000)
+    }))
+
+  it.live("leaves out the time in which we were too busy to read the answer", () =>
+    Effect.gen(function*() {
+      const answer = Effect.sleep("100 millis")
+      const start = yield* Clock.currentTimeMillis
+      const [took] = yield* Effect.delay(hog(600), "30 millis").pipe(
+        Effect.forkChild,
+        Effect.andThen(Stopwatch.timed(answer))
+      )
+      const passed = (yield* Clock.currentTimeMillis) - start
+      assert.isAtLeast(passed, 600)
+      assert.isBelow(Duration.toMillis(took), passed - 400)
+    }))
+})
