@@ -164,6 +164,12 @@ const parseCron = (expression: string, timeZone: string): Result.Result<RunSched
     return RunSchedule.Cron({ cron })
   })
 
+/**
+ * How often checks of the catalogue run when their Probe says nothing about it. A template without a policy runs once, as
+ * in the original.
+ */
+export const DEFAULT_SCHEDULE: RunSchedule = interval(Duration.minutes(1))
+
 /** When a policy says to run. `fallback` is for policies that say nothing about it; the original runs those once. */
 export const schedule = (
   policy: ProbePolicy,
