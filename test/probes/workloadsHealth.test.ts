@@ -38,10 +38,12 @@ interface PodOptions {
   readonly waiting?: readonly [reason: string, message?: string]
   /** When its last run began and ended. */
   readonly ended?: readonly [startedAt: Duration.Input, finishedAt: Duration.Input, reason?: string]
+  /** When the run that has just ended began and ended, and with which exit code. */
+  readonly ending?: readonly [startedAt: Duration.Input, finishedAt: Duration.Input, exitCode: number]
 }
 
 const pod = (options: PodOptions = {}) => {
-  const { age = "1 day", ended, labels = {}, owner, waiting } = options
+  const { age = "1 day", ended, ending, labels = {}, owner, waiting } = options
   return Schema.decodeSync(Pod.object)({
     metadata: {
       name: options.name ?? "web-1",
@@ -64,7 +66,17 @@ const pod = (options: PodOptions = {}) => {
         name: "main",
         ready: false,
         restartCount: options.restarts ?? 0,
-        state: waiting === undefined ? {} : { waiting: { reason: waiting[0], message: waiting[1] ?? "" } },
+        state: {
+          ...(waiting === undefined ? {} : { waiting: { reason: waiting[0], message: waiting[1] ?? "" } }),
+          ...(ending === undefined ? {} : {
+            terminated: {
+              exitCode: ending[2],
+              reason: "Error",
+              startedAt: ago(ending[0]),
+              finishedAt: ago(ending[1])
+            }
+          })
+        },
         lastState: ended === undefined ? {} : {
           terminated: {
             exitCode: 137,
@@ -219,6 +231,17 @@ describe("judging workloads", () => {
     const { findings } = outcome({ workloads: [deployment()], pods: [looping("web-abc-1"), looping("web-abc-2")] })
     assert.deepStrictEqual(findings.map(({ code }) => code), ["CRASH_LOOP_RECENT"])
     assert.include(findings[0]?.message, "Deployment shop/web: 2 of 2 pods, such as web-abc-1")
+  })
+
+  it("sees a crash loop also while the kubelet shows its container as terminated", () => {
+    const loop = { restarts: 3, ended: ["36 seconds", "36 seconds"] } as const
+    assert.deepStrictEqual(says({ pods: [pod({ ...loop, ending: ["16 seconds", "16 seconds", 3] })] }), [
+      "WARN CRASH_LOOP_RECENT Pod/web-1"
+    ])
+    // Not one that ended well, or ran for long, or ended once.
+    assert.deepStrictEqual(says({ pods: [pod({ ...loop, ending: ["16 seconds", "16 seconds", 0] })] }), [])
+    assert.deepStrictEqual(says({ pods: [pod({ ...loop, ending: ["11 minutes", "16 seconds", 3] })] }), [])
+    assert.deepStrictEqual(says({ pods: [pod({ ending: ["16 seconds", "16 seconds", 3] })] }), [])
   })
 
   it("judges pods by what they wait for, and for how long", () => {

@@ -220,15 +220,33 @@ const waitedFor = (restarts: number): Duration.Duration => {
   return total
 }
 
+/** After a run of this long the kubelet forgets that the container crashed before (the same page). */
+const FORGIVEN_AFTER = Duration.minutes(10)
+
 /**
- * For how long, at least, a container in CrashLoopBackOff has been crashing. Nothing records it. While the back-off
+ * Whether a container crashes again and again. Between a crash and its CrashLoopBackOff the kubelet shows it as merely
+ * terminated, for ten seconds and more each time, and between that and the next crash as running: what it did last time
+ * tells the first of these apart from a container that ended once.
+ */
+export const isCrashLooping = ({ lastState, restartCount, state }: ContainerStatus): boolean => {
+  if (state.waiting?.reason === "CrashLoopBackOff") return true
+  const now = state.terminated
+  const before = lastState.terminated
+  if (now === undefined || before === undefined || restartCount < 2) return false
+  if (now.exitCode === 0 || before.exitCode === 0) return false
+  return now.startedAt !== undefined && now.finishedAt !== undefined &&
+    Duration.isLessThan(Elapsed.between(now.startedAt, now.finishedAt), FORGIVEN_AFTER)
+}
+
+/**
+ * For how long, at least, a container that is in a crash loop has been crashing. Nothing records it. While the back-off
  * grows it tells: before a wait of 80 s there were waits of 10, 20 and 40. At its longest it says no more, and the
  * number of restarts takes over. A container cannot crash for longer than its pod exists.
  */
 export const crashLoopAge = (pod: Pod, container: ContainerStatus, now: DateTime.Utc): Duration.Duration => {
   const told = /^back-off (\S+) restarting/.exec(container.state.waiting?.message ?? "")?.[1]
   const backOff = told === undefined ? undefined : Result.getOrElse(parseDuration(told), () => undefined)
-  const ended = container.lastState.terminated?.finishedAt
+  const ended = (container.state.terminated ?? container.lastState.terminated)?.finishedAt
   const waiting = ended === undefined ? Duration.zero : Elapsed.between(ended, now)
   const before = backOff !== undefined && Duration.isLessThan(backOff, LONGEST_BACK_OFF)
     ? Duration.max(Duration.zero, Duration.subtract(backOff, FIRST_BACK_OFF))
@@ -239,7 +257,7 @@ export const crashLoopAge = (pod: Pod, container: ContainerStatus, now: DateTime
 
 /** `exit code 137, OOMKilled, 5s ago after 3s`: how a container ended last. */
 const lastEnd = (container: ContainerStatus, now: DateTime.Utc): string => {
-  const ended = container.lastState.terminated ?? container.state.terminated
+  const ended = container.state.terminated ?? container.lastState.terminated
   if (ended === undefined) return "it never ran"
   const { exitCode, finishedAt, message, reason } = ended
   return [
@@ -297,7 +315,7 @@ const containerTrouble = (
       lastReason: container.lastState.terminated.reason ?? ""
     })
   }
-  if (waiting?.reason === "CrashLoopBackOff") {
+  if (isCrashLooping(container)) {
     const age = crashLoopAge(pod, container, now)
     return {
       code: Duration.isGreaterThan(age, config.crashLoopAfter) ? codes.CRASH_LOOP : codes.CRASH_LOOP_RECENT,
