@@ -1,12 +1,10 @@
 /** The table while it fills: redrawn in place on a terminal, silent elsewhere. */
-import { Effect, Ref, Schedule } from "effect"
+import { Effect, Ref } from "effect"
 import type { CheckEvent } from "../CheckClusters.ts"
 import type { Surface } from "../Screen.ts"
+import * as LiveLines from "./LiveLines.ts"
 import type { MatrixColumn, MatrixOptions, MatrixRow } from "./Matrix.ts"
 import * as Matrix from "./Matrix.ts"
-import * as Table from "./Table.ts"
-
-const REDRAW_EVERY = "100 millis"
 
 const emptyColumn = (cluster: string): MatrixColumn => ({
   cluster,
@@ -39,9 +37,6 @@ export const update = (column: MatrixColumn, event: CheckEvent): MatrixColumn =>
   }
 }
 
-const CLEAR_BELOW = "\u001B[0J"
-const up = (lines: number): string => lines === 0 ? "\r" : `\r\u001B[${lines}A`
-
 /**
  * Draws until the scope closes, then removes what it drew, so that the final table takes its place.
  *
@@ -56,24 +51,14 @@ export const make = Effect.fnUntraced(function*(options: {
   const { surface } = options
   if (!surface.isTerminal) return () => Effect.void
   const columns = yield* Ref.make(new Map(options.clusters.map((cluster) => [cluster, emptyColumn(cluster)])))
-  let drawn = 0
-  let shown = ""
-  const draw = Effect.gen(function*() {
-    const width = yield* surface.width
-    // A line scrolled off cannot be redrawn: while live, show what fits.
-    const room = Math.max(1, ((yield* surface.height) ?? 24) - 1)
-    const lines = Matrix.table(options.rows, [...(yield* Ref.get(columns)).values()], { ...options.matrix, width })
-      .slice(0, room)
-      // A line that wraps would take two, and be redrawn in the wrong place.
-      .map((line) => width === undefined ? line : Table.clip(line, width))
-    const text = lines.join("\n")
-    if (text === shown) return
-    yield* surface.write(`${up(drawn)}${CLEAR_BELOW}${text}`)
-    shown = text
-    drawn = lines.length - 1
-  })
-  yield* Effect.addFinalizer(() => surface.write(`${up(drawn)}${CLEAR_BELOW}`))
-  yield* draw.pipe(Effect.repeat(Schedule.spaced(REDRAW_EVERY)), Effect.forkScoped)
+  yield* LiveLines.make(
+    surface,
+    (width) =>
+      Effect.map(
+        Ref.get(columns),
+        (current) => Matrix.table(options.rows, [...current.values()], { ...options.matrix, width })
+      )
+  )
   return (event: CheckEvent) =>
     Ref.update(columns, (current) => {
       const column = current.get(event.cluster) ?? emptyColumn(event.cluster)
