@@ -1,9 +1,7 @@
 /** Faults injected into a real cluster, and what a person sees of them in `kubeprober check`, before, during and after. */
 import { assert, layer } from "@effect/vitest"
 import { Effect, Schema } from "effect"
-import { spawn } from "node:child_process"
-import { mkdtempSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { CheckResult } from "../../src/domain/CheckResult.ts"
 import { BUSYBOX_IMAGE } from "../../src/local/image/Images.ts"
@@ -11,33 +9,13 @@ import { LocalCluster } from "../../src/local/LocalCluster.ts"
 import { mint } from "../clusters/Mint.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
 import { tlsServer } from "../clusters/TlsServer.ts"
+import { kubeprober, temporaryFolder } from "./Kubeprober.ts"
 
-interface Ended {
-  readonly code: number | null
-  readonly stdout: string
-  readonly stderr: string
-}
-
-const launcher = join(import.meta.dirname, "..", "..", "src", "cli", "launcher.ts")
-
-/** The program as a person starts it; nothing of the test's environment but PATH and HOME reaches it. */
-const kubeprober = (args: ReadonlyArray<string>): Effect.Effect<Ended> =>
-  Effect.callback((resume) => {
-    const child = spawn(process.execPath, [launcher, ...args], {
-      env: { PATH: process.env["PATH"], HOME: mkdtempSync(join(tmpdir(), "kubeprober-home-")) },
-      stdio: ["ignore", "pipe", "pipe"]
-    })
-    let stdout = ""
-    let stderr = ""
-    child.stdout.setEncoding("utf8").on("data", (text) => stdout += text)
-    child.stderr.setEncoding("utf8").on("data", (text) => stderr += text)
-    child.on("close", (code) => resume(Effect.succeed({ code, stdout, stderr })))
-    return Effect.sync(() => child.kill("SIGKILL"))
-  })
+const folder = temporaryFolder()
 
 /** A Probe manifest of the health check, which the others wait for, and one more. */
 const manifestOf = (check: { readonly name: string; readonly use: string; readonly with: object }): string => {
-  const file = join(mkdtempSync(join(tmpdir(), "kubeprober-test-")), "probe.yaml")
+  const file = join(folder, `${check.name}.yaml`)
   writeFileSync(
     file,
     JSON.stringify({
@@ -62,7 +40,7 @@ layer(TestCluster.layer({ name: "heal", nodes: NODES, nodeTimings: "fast" }), {
   const look = Effect.fnUntraced(function*(...args: ReadonlyArray<string>) {
     const { kubeconfigPath } = yield* LocalCluster
     const kubeconfig = args.includes("--kubeconfig") ? [] : ["--kubeconfig", kubeconfigPath]
-    const ended = yield* kubeprober(["check", ...kubeconfig, "-o", "json", ...args])
+    const ended = yield* kubeprober(folder, ["check", ...kubeconfig, "-o", "json", ...args])
     const result = yield* decode(ended.stdout).pipe(
       Effect.catch(() => Effect.die(`no result; exit code ${ended.code}, standard error: ${ended.stderr}`))
     )
@@ -230,7 +208,7 @@ layer(TestCluster.layer({ name: "heal", nodes: NODES, nodeTimings: "fast" }), {
       const { apply, kubectl } = yield* TestCluster
       const { caCertPem, issueClientCertificate, server } = yield* LocalCluster
       const client = yield* issueClientCertificate({ user: "auditor" })
-      const file = join(mkdtempSync(join(tmpdir(), "kubeprober-test-")), "kubeconfig")
+      const file = join(folder, "kubeconfig")
       const base64 = (text: string) => Buffer.from(text).toString("base64")
       writeFileSync(
         file,
