@@ -7,53 +7,10 @@
  * - `dist/types`: the declarations of the exports.
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Console, Data, Effect, FileSystem, Path, Stream } from "effect"
+import { Console, Effect, FileSystem, Path, Stream } from "effect"
 import { ChildProcess, ChildProcessSpawner } from "effect/process"
-import { fileURLToPath } from "node:url"
-import { type BuildOptions, build } from "rolldown"
+import { BuildFailed, bundle, program as executable, root } from "./bundle.ts"
 import { notices } from "./notices.ts"
-
-class BuildFailed extends Data.TaggedError("BuildFailed")<{ readonly part: string; readonly cause?: unknown }> {
-  override get message(): string {
-    return `dist/${this.part} could not be built${this.cause instanceof Error ? `: ${this.cause.message}` : ""}`
-  }
-}
-
-const root = fileURLToPath(new URL("..", import.meta.url))
-
-/** Bundles into `dist/<part>`; the modules it took in. */
-const bundle = (part: string, options: {
-  readonly input: Readonly<Record<string, string>>
-  readonly external: ReadonlyArray<RegExp>
-  readonly minify: boolean
-}) =>
-  Effect.tryPromise({
-    try: () => {
-      const config: BuildOptions = {
-        cwd: root,
-        input: { ...options.input },
-        platform: "node",
-        external: [...options.external],
-        treeshake: {
-          // The generated clients of every API group are 3 MB that nothing of ours calls; client-node does not say that
-          // its modules only define things.
-          moduleSideEffects: [{ test: /@kubernetes[\\/]client-node/, sideEffects: false }]
-        },
-        output: {
-          dir: `dist/${part}`,
-          format: "esm",
-          minify: options.minify,
-          entryFileNames: "[name].js",
-          chunkFileNames: "chunks/[name]-[hash].js"
-        },
-        logLevel: "warn"
-      }
-      return build(config)
-    },
-    catch: (cause) => new BuildFailed({ part, cause })
-  }).pipe(
-    Effect.map(({ output }) => output.flatMap((file) => file.type === "chunk" ? file.moduleIds : []))
-  )
 
 const types = Effect.gen(function*() {
   const spawner = yield* ChildProcessSpawner.ChildProcessSpawner
@@ -63,7 +20,7 @@ const types = Effect.gen(function*() {
   const said = yield* tsc.all.pipe(Stream.decodeText(), Stream.mkString)
   if ((yield* tsc.exitCode) === 0) return
   yield* Console.error(said)
-  return yield* new BuildFailed({ part: "types" })
+  return yield* new BuildFailed({ part: "dist/types" })
 }).pipe(Effect.scoped)
 
 /** The bytes of a folder's files. */
@@ -80,12 +37,8 @@ const program = Effect.gen(function*() {
   const path = yield* Path.Path
   const dist = path.join(root, "dist")
   yield* fs.remove(dist, { recursive: true, force: true })
-  const bin = yield* bundle("bin", {
-    input: { "kubeprober": "src/cli/launcher.ts", "local-supervisor": "src/local/supervisor.ts" },
-    external: [],
-    minify: true
-  })
-  const lib = yield* bundle("lib", {
+  const bin = yield* bundle("dist/bin", executable)
+  const lib = yield* bundle("dist/lib", {
     input: { cli: "src/cli/main.ts", domain: "src/domain/index.ts", probes: "src/probes/index.ts" },
     external: [/^effect(\/|$)/],
     minify: false
