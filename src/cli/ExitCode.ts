@@ -30,11 +30,15 @@ const isBlind = ({ reports }: ClusterResult): boolean => {
   return looks.every((report) => report.status === "UNKNOWN")
 }
 
+/** Whether a status is as bad as asked for. */
+export const reaches = (status: Status.Status, failOn: FailOn): boolean =>
+  failOn !== "never" && Status.isAtLeast(status, thresholds[failOn])
+
 /**
  * 0: nothing at or above the threshold. 1: something is. 2: could not run, which includes a cluster that could not be
  * looked into at all: a pipeline must not take "could not look" for "all is well".
  */
 export const ofResult = (result: CheckResult, failOn: FailOn): 0 | 1 | 2 => {
-  if (failOn !== "never" && Status.isAtLeast(result.status, thresholds[failOn])) return 1
+  if (reaches(result.status, failOn)) return 1
   return result.clusters.some(isBlind) ? 2 : 0
 }

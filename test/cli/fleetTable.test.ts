@@ -1,0 +1,96 @@
+import { assert, describe, it } from "@effect/vitest"
+import { DateTime } from "effect"
+import * as FleetTable from "../../src/cli/output/FleetTable.ts"
+import { plain } from "../../src/cli/output/Style.ts"
+import type { Cell, MatrixRow } from "../../src/domain/rpc/Fleet.ts"
+
+const NOW = DateTime.makeUnsafe("2026-01-01T12:00:00Z")
+const EARLIER = DateTime.makeUnsafe("2026-01-01T11:58:30Z")
+
+const cell = (checker: string, options: Partial<Cell> = {}): Cell => ({
+  probe: { namespace: "kubeprober", name: "basics" },
+  checker,
+  layer: "kubernetes",
+  status: "PASS",
+  freshness: "fresh",
+  message: "fine",
+  lastRun: EARLIER,
+  since: EARLIER,
+  ...options
+})
+
+const row = (cluster: string, cells: ReadonlyArray<Cell>, options: Partial<MatrixRow> = {}): MatrixRow => ({
+  cluster,
+  status: "PASS",
+  linked: true,
+  cells,
+  ...options
+})
+
+const options = { style: plain, wide: false, now: NOW }
+
+describe("the fleet's table", () => {
+  it("has checkers down by layer and clusters across", () => {
+    const rows = [
+      row("a", [cell("api"), cell("shop", { layer: "application" })]),
+      row("b", [cell("api", { status: "ERROR", code: "API_DOWN" })], { status: "ERROR" })
+    ]
+    assert.deepStrictEqual(FleetTable.table(rows, options), [
+      "PROBE         a        b",
+      "              linked   linked",
+      "application",
+      "  shop        PASS     -",
+      "kubernetes",
+      "  api         PASS     ERROR API_DOWN",
+      "all           PASS     ERROR"
+    ])
+  })
+
+  it("never shows what cannot be vouched for as if it could", () => {
+    const rows = [
+      row("a", [cell("api", { status: "UNKNOWN", freshness: "unreachable" })], { status: "UNKNOWN", linked: false }),
+      row("b", [cell("api", { status: "UNKNOWN", freshness: "stale" })], { status: "UNKNOWN" })
+    ]
+    const text = FleetTable.render(rows, options).join("\n")
+    assert.include(text, "UNKNOWN unreachable")
+    assert.include(text, "UNKNOWN stale")
+    assert.include(text, "a has no link")
+    assert.notInclude(text, "PASS")
+    assert.include(text, "2 clusters, 1 linked")
+  })
+
+  it("tells what is wrong with its age, and counts what it leaves out", () => {
+    const failing = cell("nodes", { status: "WARN", code: "NODE_NOT_READY", message: "node n1 is NotReady" })
+    const text = FleetTable.messages([row("a", [failing, cell("api")])], options).join("\n")
+    assert.include(text, "WARN a nodes NODE_NOT_READY for 1m30s, looked 1m30s ago")
+    assert.include(text, "node n1 is NotReady")
+    const many = Array.from({ length: 25 }, (_, index) => cell(`c${index}`, { status: "ERROR", code: "X" }))
+    assert.include(FleetTable.messages([row("a", many)], options).join("\n"), "and 5 more")
+    assert.notInclude(FleetTable.messages([row("a", many)], { ...options, wide: true }).join("\n"), "more")
+  })
+
+  it("lists clusters down, worst first, when there are many", () => {
+    const rows = Array.from(
+      { length: 12 },
+      (_, index) =>
+        row(`c${index}`, [cell("api", { status: index === 7 ? "ERROR" : "PASS" })], {
+          status: index === 7 ? "ERROR" : "PASS"
+        })
+    )
+    const [head = "", first = ""] = FleetTable.table(rows, options)
+    assert.match(head, /^CLUSTER +STATUS +LINK/u)
+    assert.match(first, /^c7 +ERROR +linked +1 +1: api$/u)
+  })
+
+  it("tells checks of one name in two Probes apart, and breaks into blocks for a narrow terminal", () => {
+    const other = cell("api", { probe: { namespace: "kubeprober", name: "other" } })
+    const lines = FleetTable.table([row("first", [cell("api"), other]), row("second", [cell("api")])], {
+      ...options,
+      width: 24
+    })
+    assert.isTrue(lines.some((line) => line.includes("basics/api")))
+    assert.isTrue(lines.some((line) => line.includes("other/api")))
+    assert.strictEqual(lines.filter((line) => line.startsWith("PROBE")).length, 2)
+    for (const line of lines) assert.isAtMost(line.length, 24)
+  })
+})
