@@ -1,0 +1,103 @@
+/**
+ * The permissions of the operators, as data: `scripts/deploy.ts` writes their manifests, tests hold them against what the
+ * operators do on a real API server.
+ *
+ * What probes need comes from the catalogue. The operators' own needs are stated here, each with its user.
+ */
+import { permits } from "../src/domain/Profile.ts"
+import { catalogue } from "../src/probes/Catalogue.ts"
+import * as Needs from "../src/probes/Needs.ts"
+import * as Roles from "../src/probes/Roles.ts"
+
+/** Where both operators live; the agent's is the probe namespace too. */
+export const NAMESPACE = "kubeprober"
+
+/** Where Clusters and Probes of the fleet are, as for the original. */
+export const RESOURCE_NAMESPACE = "default"
+
+const OURS = "kubeprober.erda.cloud"
+const here: Needs.NeedOptions = { namespace: Needs.probeNamespace }
+const READ = ["get", "list", "watch"]
+/** Server-side apply of an object that may not be there yet asks for `create` besides `patch`. */
+const WRITE = ["create", "delete", "patch"]
+
+/** For a Lease: RBAC cannot limit `create` by name. */
+const lease = (name: string) => [
+  ...Needs.create("leases", { ...here, group: "coordination.k8s.io" }),
+  ...Needs.verbs(["get", "patch"], "leases", { ...here, group: "coordination.k8s.io", names: [name] })
+]
+
+/** For a Secret whose name is known. Nobody can list Secrets with this, or read another. */
+const secret = (name: string) => [
+  ...Needs.create("secrets", here),
+  ...Needs.verbs(["get", "patch"], "secrets", { ...here, names: [name] })
+]
+
+const events = (namespace: Needs.NeedNamespace) =>
+  Needs.verbs(["create", "patch"], "events", { group: "events.k8s.io", namespace })
+
+/** What the agent's own probes do, up to the profile `standard`. */
+const prober = catalogue.filter(({ writes }) => permits("standard", writes)).flatMap(({ needs }) => needs)
+
+const agent = [
+  // Desired Probes come in from the master, or from people; their results go out.
+  ...Needs.verbs([...READ, ...WRITE], "probes", { ...here, group: OURS }),
+  ...Needs.verbs(["get", "patch"], "probes/status", { ...here, group: OURS }),
+  ...Needs.verbs([...READ, ...WRITE], "probestatuses", { ...here, group: OURS }),
+  ...Needs.verbs(["get", "patch"], "probestatuses/status", { ...here, group: OURS }),
+  // A container probe is a Job, whose pod is watched and whose last lines say why it died.
+  ...Needs.verbs([...READ, "create", "delete"], "jobs", { ...here, group: "batch" }),
+  ...Needs.verbs([...READ, "delete"], "pods", here),
+  ...Needs.get("pods/log", here),
+  // The token with which a Job reports, in a Secret that goes with the Job.
+  ...Needs.create("secrets", here),
+  // The original's `extra-config`, and what the sweeper looks for.
+  ...Needs.verbs([...READ, ...WRITE], "configmaps", here),
+  ...lease("kubeprober-agent"),
+  ...events(Needs.probeNamespace)
+]
+
+/** Of an agent with a master: its identity outlives the pod. */
+const linkedAgent = secret("kubeprober-agent")
+
+/** The caller's own rights in the managed cluster decide; these let the agent speak in the caller's name. */
+const kubeAccess = [...Needs.verbs(["impersonate"], "users"), ...Needs.verbs(["impersonate"], "groups")]
+
+const fleet: Needs.NeedOptions = { group: OURS, namespace: RESOURCE_NAMESPACE }
+const fleetKinds = ["clusters", "probes", "proberuns", "probestatuses"]
+
+const master = [
+  ...fleetKinds.flatMap((plural) => [
+    ...Needs.verbs([...READ, ...WRITE, "update"], plural, fleet),
+    ...Needs.verbs(["get", "patch"], `${plural}/status`, fleet)
+  ]),
+  ...events(RESOURCE_NAMESPACE),
+  // The authority that signs agents, and the hashes of join tokens.
+  ...Needs.verbs([...READ, ...WRITE], "secrets", here),
+  ...lease("kubeprober-master"),
+  // Who is calling, and may they?
+  ...Needs.create("tokenreviews", { group: "authentication.k8s.io" }),
+  ...Needs.create("subjectaccessreviews", { group: "authorization.k8s.io" })
+]
+
+type Manifest = Roles.RoleManifest | Roles.BindingManifest
+
+const granted = (
+  name: string,
+  needs: ReadonlyArray<Needs.Need>,
+  serviceAccount: string
+): ReadonlyArray<Manifest> => {
+  const roles = Roles.forNeeds(needs, { name, probeNamespace: NAMESPACE })
+  return [...roles, ...Roles.bindings(roles, [{ kind: "ServiceAccount", name: serviceAccount, namespace: NAMESPACE }])]
+}
+
+/** Manifests by their file below `deploy`. */
+export const roleFiles: Readonly<Record<string, ReadonlyArray<Manifest>>> = {
+  "base/agent/roles.yaml": [
+    ...granted("kubeprober-prober", prober, "kubeprober-agent"),
+    ...granted("kubeprober-agent", agent, "kubeprober-agent")
+  ],
+  "agent/roles.yaml": granted("kubeprober-agent-identity", linkedAgent, "kubeprober-agent"),
+  "agent/components/kube-access/roles.yaml": granted("kubeprober-kube-access", kubeAccess, "kubeprober-agent"),
+  "master/roles.yaml": granted("kubeprober-master", master, "kubeprober-master")
+}
