@@ -1,6 +1,7 @@
 /** The program: all commands, and how any ending of one becomes words and an exit code. */
 import { Cause, Effect, Layer, Logger } from "effect"
-import { CliError, Command } from "effect/cli"
+import { CliError, CliOutput, Command } from "effect/cli"
+import process from "node:process"
 import { check } from "./commands/check.ts"
 import { local } from "./commands/local.ts"
 import { probe } from "./commands/probe.ts"
@@ -19,8 +20,23 @@ const say = (failure: unknown): string => {
   return `kubeprober: ${message}`
 }
 
+/** A wrong call is told on standard error, in a line that is not lost below the help that `--help` prints. */
+const presenter = CliOutput.layerPresenter({
+  present: (event) =>
+    event._tag === "InvalidInvocation"
+      ? Effect.gen(function*() {
+        const formatter = yield* CliOutput.Formatter
+        yield* Effect.sync(() =>
+          process.stderr.write(
+            `${formatter.formatErrors(event.errors)}\n\n${event.commandPath.join(" ")} --help tells how it is called\n`
+          )
+        )
+      })
+      : CliOutput.defaultPresenter.present(event)
+})
+
 /** Standard output is for results alone, so logs go to standard error. */
-const services = Layer.mergeAll(Screen.layer, Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)]))
+const services = Layer.mergeAll(Screen.layer, presenter, Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)]))
 
 /** Run with arguments (without node and script). Every failure has been said when it arrives as an exit code. */
 export const run = (argv: ReadonlyArray<string>) =>
