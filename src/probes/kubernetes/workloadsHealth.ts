@@ -94,6 +94,10 @@ export const codes = Codes.make({
     "The pods of a Deployment are not created.",
     "Read the message: usually a quota, a policy or a webhook refuses them."
   ),
+  NAMESPACE_EMPTY: Codes.info(
+    "A namespace that was asked for by name has neither workloads nor pods, so nothing was judged there.",
+    "Check its name with kubectl get namespaces; require what must run there (`required`)."
+  ),
   REQUIRED_MISSING: Codes.error(
     "A workload that this probe's configuration requires does not exist, is being deleted, or is scaled to zero.",
     "Install it or scale it up, or take it from `required`."
@@ -521,6 +525,22 @@ export interface Seen {
   readonly now: DateTime.Utc
 }
 
+/** Namespaces asked for by their whole name in which there is nothing to judge: a misspelt one must not read as PASS. */
+const judgeEmpty = (seen: Seen, { exclude, include }: WorkloadsHealthConfig): ReadonlyArray<Finding> => {
+  const populated = new Set([
+    ...seen.workloads.map(({ subject }) => subject.namespace),
+    ...seen.pods.map(({ metadata }) => metadata.namespace)
+  ])
+  return include
+    .filter((name) => !name.endsWith("*") && !matches(exclude, name) && !populated.has(name))
+    .map((name) =>
+      codes.NAMESPACE_EMPTY({
+        message: `there is no namespace ${name}, or it has no Deployment, StatefulSet, DaemonSet or pod`,
+        subject: { kind: "Namespace", name }
+      })
+    )
+}
+
 /** The verdict on what was seen, DNS redundancy aside. */
 export const judge = (config: WorkloadsHealthConfig) => (seen: Seen): Outcome.Outcome => {
   const workloads = new Map(seen.workloads.map((each) => [keyOf(each.subject), each]))
@@ -543,6 +563,7 @@ export const judge = (config: WorkloadsHealthConfig) => (seen: Seen): Outcome.Ou
     } pods run`,
     [
       ...judgeRequired(workloads, config),
+      ...judgeEmpty(seen, config),
       ...judged.flatMap((each) =>
         judgeAvailability(each, groups.get(keyOf(each.subject))?.pods ?? [], config, seen.now)
       ),
