@@ -1,0 +1,294 @@
+/** The manifests on a real API server, and the operators' rights by doing with them what the operators do. */
+import { assert, layer } from "@effect/vitest"
+import { Effect, Layer, Option, Schema } from "effect"
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join, relative } from "node:path"
+import { parseAllDocuments, stringify } from "yaml"
+import { root } from "../../scripts/bundle.ts"
+import { roleFiles } from "../../scripts/deployRoles.ts"
+import { sweep } from "../../src/agent/Sweeper.ts"
+import { permits } from "../../src/domain/Profile.ts"
+import { Kube } from "../../src/infra/kube/Kube.ts"
+import { whileLeading } from "../../src/infra/kube/LeaderElection.ts"
+import { SelfSubjectAccessReview } from "../../src/infra/kube/resources/authorization.ts"
+import { ConfigMap } from "../../src/infra/kube/resources/core.ts"
+import { Cluster, Probe, ProbeStatus } from "../../src/infra/kube/resources/kubeprober.ts"
+import { CertificateAuthority } from "../../src/infra/pki/CertificateAuthority.ts"
+import { CREDENTIAL as AGENT } from "../../src/infra/pki/ClusterIdentity.ts"
+import { CredentialStore } from "../../src/infra/pki/CredentialStore.ts"
+import { catalogue } from "../../src/probes/Catalogue.ts"
+import { selfAccess } from "../../src/probes/kubernetes/selfAccess.ts"
+import { configure } from "../../src/probes/Probe.ts"
+import { TestCluster, eventually, reasonOf } from "../clusters/TestCluster.ts"
+
+const deploy = (base: string): string => join(root, "deploy", base)
+
+const temporaryFolder = Effect.acquireRelease(
+  Effect.sync(() => mkdtempSync(join(tmpdir(), "kubeprober-deploy-"))),
+  (folder) => Effect.sync(() => rmSync(folder, { recursive: true }))
+)
+
+const Deployments = Schema.fromJsonString(Schema.Struct({
+  items: Schema.Array(Schema.Struct({
+    metadata: Schema.Struct({ name: Schema.String }),
+    spec: Schema.Struct({ template: Schema.Struct({ spec: Schema.Record(Schema.String, Schema.Unknown) }) })
+  }))
+}))
+
+const RenderedRoles = Schema.Array(Schema.Struct({
+  kind: Schema.String,
+  metadata: Schema.Struct({ name: Schema.String, namespace: Schema.optionalKey(Schema.String) }),
+  rules: Schema.optionalKey(Schema.Array(Schema.Json))
+}))
+
+layer(TestCluster.layer({ name: "deploy" }), { excludeTestServices: true, timeout: "120 seconds" })(
+  "the manifests on an API server",
+  (it) => {
+    const apply = (base: string) =>
+      TestCluster.use(({ kubectl }) =>
+        kubectl("apply", "--server-side", "--force-conflicts", "--validate=strict", "-k", deploy(base))
+      )
+
+    /** As a ServiceAccount of ours, by a certificate that says so. */
+    const as = Effect.fnUntraced(function*(account: string) {
+      const { cluster, kubeAs } = yield* TestCluster
+      return yield* kubeAs(
+        yield* cluster.issueClientCertificate({
+          user: `system:serviceaccount:kubeprober:${account}`,
+          groups: ["system:serviceaccounts", "system:serviceaccounts:kubeprober", "system:authenticated"]
+        })
+      )
+    })
+
+    it.effect(
+      "are accepted, strictly validated: definitions, master, both forms of the agent",
+      () =>
+        Effect.gen(function*() {
+          const { kubectl } = yield* TestCluster
+          yield* apply("crds")
+          yield* kubectl("wait", "crd", "--all", "--for=condition=Established", "--timeout=60s")
+          yield* apply("standalone")
+          yield* apply("master")
+          const applied = yield* apply("agent")
+          assert.include(applied, "deployment.apps/kubeprober-agent serverside-applied")
+          const names = yield* kubectl(
+            "get",
+            "deployments,services,persistentvolumeclaims",
+            "-n",
+            "kubeprober",
+            "-o",
+            "name"
+          )
+          assert.deepStrictEqual(names.trim().split("\n").sort(), [
+            "deployment.apps/kubeprober-agent",
+            "deployment.apps/kubeprober-master",
+            "persistentvolumeclaim/kubeprober-master",
+            "service/kubeprober-master",
+            "service/probeagent"
+          ])
+        }),
+      120_000
+    )
+
+    it.effect("grant what is generated: no transformer of kustomize has changed a rule", () =>
+      Effect.gen(function*() {
+        const { kubectl } = yield* TestCluster
+        const keyOf = (kind: string, name: string, namespace = "") => `${kind} ${namespace}/${name}`
+        const rendered = yield* Effect.forEach(["standalone", "agent", "master"], (base) =>
+          Effect.map(kubectl("kustomize", deploy(base)), (text) =>
+            parseAllDocuments(text).map((document) =>
+              document.toJS()
+            )))
+        const roles = yield* Schema.decodeUnknownEffect(RenderedRoles)(rendered.flat())
+        const rulesOf = new Map(roles.map(({ kind, metadata, rules }) => [
+          keyOf(kind, metadata.name, metadata.namespace),
+          rules
+        ]))
+        const generated = Object.entries(roleFiles).flatMap(([file, manifests]) =>
+          file.includes("components/") ? [] : manifests.filter((one) => "rules" in one)
+        )
+        assert.isAbove(generated.length, 5)
+        for (const { kind, metadata, rules } of generated) {
+          assert.deepStrictEqual(rulesOf.get(keyOf(kind, metadata.name, metadata.namespace)), rules)
+        }
+      }), 60_000)
+
+    it.effect("render with every component", () =>
+      Effect.gen(function*() {
+        const { kubectl } = yield* TestCluster
+        const folder = yield* temporaryFolder
+        // As a user would write it: kustomize takes bases by relative paths alone.
+        const overlay = (base: string, components: ReadonlyArray<string>) => {
+          const own = join(folder, base)
+          mkdirSync(own)
+          const from = (path: string) => relative(own, deploy(path))
+          const content = {
+            apiVersion: "kustomize.config.k8s.io/v1beta1",
+            kind: "Kustomization",
+            resources: [from(base)],
+            components: components.map((name) => from(join(base, "components", name)))
+          }
+          writeFileSync(join(own, "kustomization.yaml"), stringify(content))
+          return own
+        }
+        const agent = overlay("agent", ["kube-access", "worker-view", "network-policy"])
+        const master = overlay("master", ["ephemeral", "network-policy"])
+        for (const own of [agent, master]) {
+          yield* kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-k", own)
+        }
+        assert.notInclude(yield* kubectl("kustomize", master), "PersistentVolumeClaim")
+      }), 120_000)
+
+    it.effect("make pods that the restricted Pod Security Standard admits", () =>
+      Effect.gen(function*() {
+        const { apply, kubectl } = yield* TestCluster
+        yield* apply({
+          apiVersion: "v1",
+          kind: "Namespace",
+          metadata: {
+            name: "strict",
+            labels: {
+              "pod-security.kubernetes.io/enforce": "restricted",
+              "pod-security.kubernetes.io/enforce-version": "latest"
+            }
+          }
+        })
+        yield* eventually(
+          kubectl("get", "serviceaccounts", "-n", "strict", "-o", "name"),
+          (names) => names.includes("serviceaccount/default")
+        )
+        const { cluster } = yield* TestCluster
+        const { items } = yield* Schema.decodeEffect(Deployments)(
+          yield* kubectl("get", "deployments", "-n", "kubeprober", "-o", "json")
+        )
+        assert.strictEqual(items.length, 2)
+        const create = (name: string, spec: object) =>
+          cluster.kubectl(["create", "--dry-run=server", "-f", "-"], {
+            stdin: JSON.stringify({ apiVersion: "v1", kind: "Pod", metadata: { name, namespace: "strict" }, spec })
+          })
+        for (const { metadata, spec } of items) {
+          const { serviceAccount: _, serviceAccountName: __, ...pod } = spec.template.spec
+          assert.include(yield* create(metadata.name, pod), "created (server dry run)")
+          // The namespace does refuse what is not hardened.
+          const refused = yield* Effect.flip(create(metadata.name, { ...pod, securityContext: {} }))
+          assert.include(refused.message, "violates PodSecurity")
+        }
+      }), 120_000)
+
+    it.effect(
+      "let an agent run every probe of the standard profile, and find nothing missing nor too much",
+      () =>
+        Effect.gen(function*() {
+          const { round } = yield* TestCluster
+          const checks = catalogue.filter(({ id, writes }) => permits("standard", writes) && id !== selfAccess.id)
+          const results = yield* round([configure(selfAccess, { strict: true }), ...checks], {
+            as: yield* as("kubeprober-agent"),
+            namespace: "kubeprober"
+          })
+          assert.strictEqual(results.length, checks.length + 1)
+          const [access] = results
+          assert.strictEqual(access?.report.status, "PASS", access?.report.message)
+          const denied = results.flatMap(({ report }) =>
+            report.findings.filter(({ code }) => /ACCESS|UNDECLARED|FORBIDDEN/.test(code))
+          )
+          assert.deepStrictEqual(denied, [])
+          const crud = results.find(({ report }) => report.checker === "k8s.api.crud")
+          assert.strictEqual(crud?.report.blame, undefined, crud?.report.message)
+        }),
+      120_000
+    )
+
+    it.effect("let an agent keep its Probes, results, lease and identity, and sweep", () =>
+      Effect.gen(function*() {
+        const kube = yield* as("kubeprober-agent")
+        const namespace = "kubeprober"
+        const ref = { name: "p", namespace }
+        yield* kube.apply(Probe, {
+          metadata: ref,
+          spec: { policy: { runInterval: 1 }, checks: [{ name: "api", use: "k8s.api.health" }] }
+        })
+        yield* kube.apply(ProbeStatus, { metadata: ref, spec: { checkers: [] } })
+        yield* kube.applyStatus(ProbeStatus, { metadata: ref, status: { status: "UNKNOWN" } })
+        assert.deepStrictEqual(
+          (yield* kube.list(ProbeStatus, { namespace })).items.map(({ metadata }) => metadata.name),
+          ["p"]
+        )
+        yield* kube.delete(ProbeStatus, ref)
+        yield* kube.delete(Probe, ref)
+        yield* kube.apply(ConfigMap, { metadata: { name: "extra-config", namespace }, data: { A: "b" } })
+        assert.deepStrictEqual(yield* sweep({ namespace }).pipe(Effect.provideService(Kube, kube)), [])
+        const led = yield* whileLeading(
+          { lease: { name: "kubeprober-agent", namespace }, identity: "test" },
+          Effect.succeed("led")
+        ).pipe(Effect.provideService(Kube, kube), Effect.timeout("20 seconds"))
+        assert.strictEqual(led, "led")
+      }), 120_000)
+
+    it.effect("let an agent keep its own Secret, and see no other", () =>
+      Effect.gen(function*() {
+        const agent = yield* as("kubeprober-agent")
+        const master = yield* as("kubeprober-master")
+        const storeOf = (kube: Kube["Service"]) =>
+          CredentialStore.layerSecrets("kubeprober").pipe(Layer.provide(Layer.succeed(Kube, kube)))
+        const credential = yield* CertificateAuthority.use(({ issueServer }) => issueServer(["agent"])).pipe(
+          Effect.provide(CertificateAuthority.layer.pipe(Layer.provide(storeOf(master))))
+        )
+        yield* Effect.gen(function*() {
+          const store = yield* CredentialStore
+          assert.isTrue(Option.isNone(yield* store.read(AGENT)))
+          yield* store.create(AGENT, credential)
+          yield* store.replace(AGENT, credential)
+          assert.isTrue(Option.isSome(yield* store.read(AGENT)))
+          const refused = yield* Effect.flip(store.read("kubeprober-authority"))
+          assert.match(refused.message, /not allowed for system:serviceaccount:kubeprober:kubeprober-agent/)
+        }).pipe(Effect.provide(storeOf(agent)))
+      }), 120_000)
+
+    it.effect(
+      "let the master keep the fleet in namespace default, and nothing of it elsewhere",
+      () =>
+        Effect.gen(function*() {
+          const kube = yield* as("kubeprober-master")
+          const ref = { name: "c1", namespace: "default" }
+          yield* kube.apply(Cluster, { metadata: ref, spec: {} })
+          yield* kube.applyStatus(Cluster, { metadata: ref, status: { nodeCount: 3 } })
+          assert.strictEqual((yield* kube.get(Cluster, ref)).metadata.name, "c1")
+          yield* kube.delete(Cluster, ref)
+          assert.strictEqual((yield* reasonOf(kube.list(Cluster, { namespace: "kubeprober" })))?._tag, "Forbidden")
+        }),
+      120_000
+    )
+
+    it.effect("deny what nobody needs", () =>
+      Effect.gen(function*() {
+        const may = Effect.fnUntraced(function*(account: string, verb: string, resource: string, namespace?: string) {
+          const kube = yield* as(account)
+          const [plural, group = ""] = resource.split(/\.(.*)/s)
+          const { status } = yield* kube.create(SelfSubjectAccessReview, {
+            metadata: {},
+            spec: {
+              resourceAttributes: { verb, resource: plural, group, ...(namespace === undefined ? {} : { namespace }) }
+            }
+          })
+          return status.allowed
+        })
+        assert.isTrue(yield* may("kubeprober-agent", "list", "pods"))
+        for (
+          const [account, verb, resource, namespace] of [
+            ["kubeprober-agent", "list", "secrets", "kubeprober"],
+            ["kubeprober-agent", "get", "secrets", "default"],
+            ["kubeprober-agent", "impersonate", "users"],
+            ["kubeprober-agent", "create", "pods", "default"],
+            ["kubeprober-agent", "list", "clusters.kubeprober.erda.cloud", "default"],
+            ["kubeprober-master", "list", "pods", "default"],
+            ["kubeprober-master", "get", "secrets", "default"],
+            ["kubeprober-worker", "list", "pods", "kubeprober"],
+            ["kubeprober-worker", "get", "secrets", "kubeprober"]
+          ] as const
+        ) {
+          assert.isFalse(yield* may(account, verb, resource, namespace), `${account} ${verb} ${resource}`)
+        }
+      }), 120_000)
+  }
+)
