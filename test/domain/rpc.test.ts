@@ -2,9 +2,10 @@ import { assert, describe, it } from "@effect/vitest"
 import { DateTime, Duration, Effect, Equal, Schema, Stream } from "effect"
 import { type Rpc, RpcSchema, RpcTest } from "effect/rpc"
 import { type DesiredSet, canonical } from "../../src/domain/DesiredSet.ts"
+import { ProbeSpec } from "../../src/domain/kinds/Probe.ts"
 import { fromFindings } from "../../src/domain/Report.ts"
 import { AgentDescription, Control, ProbeNotFound } from "../../src/domain/rpc/Control.ts"
-import { Fleet } from "../../src/domain/rpc/Fleet.ts"
+import { Fleet, ProbeView } from "../../src/domain/rpc/Fleet.ts"
 import { Heartbeat, Overloaded, Registration, Superseded, Uplink } from "../../src/domain/rpc/Uplink.ts"
 import type { RunRecord } from "../../src/domain/Run.ts"
 
@@ -20,8 +21,10 @@ const record: RunRecord = {
   standing: { status: "PASS", since: at, consecutiveFailures: 0 }
 }
 
+type Procedure = Pick<Rpc.AnyWithProps, "_tag" | "payloadSchema" | "successSchema" | "errorSchema">
+
 /** Every schema of a group that crosses the wire, as JSON carries it, with its name. */
-const wireSchemas = <R extends Rpc.AnyWithProps>(
+const wireSchemas = <R extends Procedure>(
   group: { readonly requests: ReadonlyMap<string, R> }
 ): ReadonlyArray<readonly [name: string, schema: Schema.Codec<unknown>]> =>
   [...group.requests.values()].flatMap(({ _tag, errorSchema, payloadSchema, successSchema }) => {
@@ -33,12 +36,14 @@ const wireSchemas = <R extends Rpc.AnyWithProps>(
     .filter(([, { ast }]) => ast._tag !== "Never" && ast._tag !== "Void")
     .map(([name, { ast }]) => [name, Schema.make<Schema.Codec<unknown>>(ast)])
 
-const survivesTheWire = <R extends Rpc.AnyWithProps>(
+const survivesTheWire = <R extends Procedure>(
   name: string,
   group: { readonly requests: ReadonlyMap<string, R> }
 ) =>
   describe(`what ${name} carries`, () => {
     for (const [part, schema] of wireSchemas(group)) {
+      // Almost no random value fits the rules of a ProbeSpec; those of examples are below.
+      if (part.startsWith("applyProbe")) continue
       const Json = Schema.fromJsonString(Schema.toCodecJson(schema))
       it.effect.prop(
         `survives: ${part}`,
@@ -56,6 +61,25 @@ const survivesTheWire = <R extends Rpc.AnyWithProps>(
 survivesTheWire("control", Control)
 survivesTheWire("uplink", Uplink)
 survivesTheWire("fleet", Fleet)
+
+it.effect("a Probe survives the wire, whichever form it has", () =>
+  Effect.gen(function*() {
+    const Json = Schema.fromJsonString(Schema.toCodecJson(ProbeView))
+    const specs: ReadonlyArray<unknown> = [
+      { checks: [{ name: "nodes", use: "k8s.node.readiness", with: { grace: "40s" } }], policy: { interval: "90s" } },
+      { template: { containers: [{ name: "c", image: "busybox", env: [{ name: "A", value: "b" }] }] } }
+    ]
+    for (const spec of specs) {
+      const view = {
+        name: "p",
+        labels: { a: "b" },
+        generation: 3,
+        spec: yield* Schema.decodeUnknownEffect(ProbeSpec)(spec)
+      }
+      const text = yield* Schema.encodeEffect(Json)(view)
+      assert.isTrue(Equal.equals(yield* Schema.decodeEffect(Json)(text), view))
+    }
+  }))
 
 describe("skew", () => {
   it.effect("of an older agent, which leaves out what is new, is borne", () =>

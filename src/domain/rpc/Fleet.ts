@@ -5,11 +5,12 @@
  * last. Contracts grow as {@link Control} does.
  */
 import { Schema } from "effect"
-import { Rpc, RpcGroup } from "effect/rpc"
+import { Rpc, RpcGroup, RpcMiddleware } from "effect/rpc"
 import { ClusterSelector } from "../ClusterSelector.ts"
 import { DurationString } from "../Duration.ts"
 import { Freshness } from "../Freshness.ts"
 import { ClusterState } from "../kinds/Cluster.ts"
+import { ProbeSpec } from "../kinds/Probe.ts"
 import { ProbeLayer } from "../ProbeLayer.ts"
 import { Blame, Code } from "../Report.ts"
 import { ProbeRef, RunId, RunRecord } from "../Run.ts"
@@ -57,6 +58,61 @@ export class InvalidCursor extends Schema.TaggedError<InvalidCursor>()("InvalidC
   }
 }
 
+/** No Probe of this name. */
+export class ProbeMissing extends Schema.TaggedError<ProbeMissing>()("ProbeMissing", { name: Schema.String }) {
+  override get message(): string {
+    return `there is no Probe ${this.name}; kubeprober probe get shows those there are`
+  }
+}
+
+/** The store does not take it as it is: a field, a label or a name is wrong. */
+export class InvalidResource extends Schema.TaggedError<InvalidResource>()("InvalidResource", {
+  kind: Schema.String,
+  name: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `${this.kind} ${this.name} was refused: ${this.detail}`
+  }
+}
+
+/** The master could not do it now. Nothing that was asked can be taken for done; asking again may help. */
+export class Unavailable extends Schema.TaggedError<Unavailable>()("Unavailable", { detail: Schema.String }) {
+  override get message(): string {
+    return `the master could not do it now: ${this.detail}; try again`
+  }
+}
+
+/** Whoever asks did not show who they are. */
+export class Unauthenticated extends Schema.TaggedError<Unauthenticated>()("Unauthenticated", {
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `not authenticated: ${this.detail}`
+  }
+}
+
+/** Whoever asks may not do this. The right is one of group `kubeprober.erda.cloud`, as RBAC writes it. */
+export class Forbidden extends Schema.TaggedError<Forbidden>()("Forbidden", {
+  user: Schema.String,
+  verb: Schema.String,
+  resource: Schema.String,
+  /** Absent when the right is needed for all. */
+  name: Schema.optionalKey(Schema.String),
+  /** What the authorizer said of it. */
+  reason: Schema.optionalKey(Schema.String)
+}) {
+  override get message(): string {
+    return `${this.user} may not ${this.verb} ${this.resource}${this.name === undefined ? "" : ` ${this.name}`} ` +
+      `(group kubeprober.erda.cloud)${this.reason === undefined ? "" : `: ${this.reason}`}; ask for that right`
+  }
+}
+
+/** Lets a call through when its caller has shown who they are and may do it. The token is HTTP's: a bearer token. */
+export class FleetAccess extends RpcMiddleware.Service<FleetAccess>()("kubeprober/fleet/FleetAccess", {
+  error: Schema.Union([Unauthenticated, Forbidden, Unavailable])
+}) {}
+
 /** Which part of the fleet. Everything given must fit. */
 export const FleetFilter = Schema.Struct({
   clusters: Schema.optionalKey(Schema.Array(ClusterName).check(Schema.isMaxLength(MAX_PAGE))),
@@ -102,6 +158,24 @@ export const ClusterView = Schema.Struct({
   state: ClusterState
 })
 export type ClusterView = typeof ClusterView.Type
+
+/** The name of a Probe (as a Kubernetes label's value, at most 63 characters). */
+const ProbeName = Schema.String.check(
+  Schema.isMaxCodePoints(63),
+  Schema.isPattern(/^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/u, {
+    message: "a Probe's name is at most 63 lower-case letters, digits, and inner dashes and dots"
+  })
+)
+
+/** A Probe of the fleet. */
+export const ProbeView = Schema.Struct({
+  name: ProbeName,
+  labels: Schema.Record(Schema.String, Schema.String),
+  /** Counts the changes of the spec. */
+  generation: Schema.Natural,
+  spec: ProbeSpec
+})
+export type ProbeView = typeof ProbeView.Type
 
 /** One entry of a checker's history: a run that failed or changed the status. */
 export const HistoryEntry = Schema.Struct({ record: RunRecord, receivedAt: Timestamp })
@@ -168,7 +242,7 @@ export class Fleet extends RpcGroup.make(
       ...page
     },
     success: Schema.Struct({ entries: Schema.Array(HistoryEntry), next: Schema.optionalKey(Cursor) }),
-    error: Schema.Union([ClusterNotFound, InvalidCursor])
+    error: Schema.Union([ClusterNotFound, InvalidCursor, Unavailable])
   }),
   /** Run on many clusters at once. An unreachable one delays no other; at the deadline the rest has ended as such. */
   Rpc.make("run", {
@@ -187,11 +261,39 @@ export class Fleet extends RpcGroup.make(
   Rpc.make("createJoinToken", {
     payload: { cluster: ClusterName, labels: Schema.optionalKey(Schema.Record(Schema.String, Schema.String)) },
     success: Schema.Struct({ token: Schema.RedactedFromValue(Schema.String), expiresAt: Timestamp }),
-    error: AlreadyEnrolled
+    error: Schema.Union([AlreadyEnrolled, InvalidResource, Unavailable])
   }),
   /** Drop the cluster's link and refuse its return. */
   Rpc.make("revoke", {
     payload: { cluster: ClusterName },
-    error: ClusterNotFound
+    error: Schema.Union([ClusterNotFound, Unavailable])
+  }),
+  /** Revoke a cluster and forget it, with all that is known of it. */
+  Rpc.make("removeCluster", {
+    payload: { cluster: ClusterName },
+    error: Schema.Union([ClusterNotFound, Unavailable])
+  }),
+  /** Set labels (a text) and remove them (null). Probes select clusters by them. */
+  Rpc.make("labelCluster", {
+    payload: { cluster: ClusterName, labels: Schema.Record(Schema.String, Schema.NullOr(Schema.String)) },
+    success: ClusterView,
+    error: Schema.Union([ClusterNotFound, InvalidResource, Unavailable])
+  }),
+  /** The Probes of the fleet, by name. */
+  Rpc.make("probes", { payload: {}, success: Schema.Struct({ probes: Schema.Array(ProbeView) }) }),
+  /** Make or change a Probe: its spec and labels are these afterwards. */
+  Rpc.make("applyProbe", {
+    payload: {
+      name: ProbeName,
+      labels: Schema.optionalKey(Schema.Record(Schema.String, Schema.String)),
+      spec: ProbeSpec
+    },
+    success: ProbeView,
+    error: Schema.Union([InvalidResource, Unavailable])
+  }),
+  /** Delete a Probe. Agents stop running it, and what it said is forgotten. */
+  Rpc.make("deleteProbe", {
+    payload: { name: ProbeName },
+    error: Schema.Union([ProbeMissing, Unavailable])
   })
-) {}
+).middleware(FleetAccess) {}
