@@ -68,7 +68,7 @@ const fleetKinds = ["clusters", "probes", "proberuns", "probestatuses"]
 
 const master = [
   ...fleetKinds.flatMap((plural) => [
-    ...Needs.verbs([...READ, ...WRITE, "update"], plural, fleet),
+    ...Needs.verbs([...READ, ...WRITE], plural, fleet),
     ...Needs.verbs(["get", "patch"], `${plural}/status`, fleet)
   ]),
   ...events(RESOURCE_NAMESPACE),

@@ -119,7 +119,7 @@ layer(TestCluster.layer({ name: "deploy" }), { excludeTestServices: true, timeou
         const { kubectl } = yield* TestCluster
         const folder = yield* temporaryFolder
         // As a user would write it: kustomize takes bases by relative paths alone.
-        const overlay = (base: string, components: ReadonlyArray<string>) => {
+        const overlay = (base: string, components: ReadonlyArray<string>, settings: object) => {
           const own = join(folder, base)
           mkdirSync(own)
           const from = (path: string) => relative(own, deploy(path))
@@ -127,17 +127,32 @@ layer(TestCluster.layer({ name: "deploy" }), { excludeTestServices: true, timeou
             apiVersion: "kustomize.config.k8s.io/v1beta1",
             kind: "Kustomization",
             resources: [from(base)],
-            components: components.map((name) => from(join(base, "components", name)))
+            components: components.map((name) => from(join(base, "components", name))),
+            configMapGenerator: [settings]
           }
           writeFileSync(join(own, "kustomization.yaml"), stringify(content))
           return own
         }
-        const agent = overlay("agent", ["kube-access", "worker-view", "network-policy"])
-        const master = overlay("master", ["ephemeral", "network-policy"])
+        const agent = overlay("agent", ["kube-access", "worker-view", "network-policy"], {
+          name: "kubeprober-agent-settings",
+          namespace: "kubeprober",
+          literals: ["master=https://kubeprober.example.com:8443"]
+        })
+        const master = overlay("master", ["ephemeral", "network-policy"], {
+          name: "kubeprober-master-settings",
+          namespace: "kubeprober",
+          behavior: "merge",
+          literals: ["link-name=kubeprober.example.com"]
+        })
         for (const own of [agent, master]) {
           yield* kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-k", own)
         }
-        assert.notInclude(yield* kubectl("kustomize", master), "PersistentVolumeClaim")
+        const rendered = yield* kubectl("kustomize", master)
+        assert.notInclude(rendered, "PersistentVolumeClaim")
+        assert.include(rendered, "link-name: kubeprober.example.com")
+        assert.include(rendered, "api-name: kubeprober-master.kubeprober.svc.cluster.local")
+        // The Deployment reads the settings under the name that kustomize gave them.
+        assert.match(yield* kubectl("kustomize", agent), /key: master\n\s+name: kubeprober-agent-settings-\w+/)
       }), 120_000)
 
     it.effect("make pods that the restricted Pod Security Standard admits", () =>
