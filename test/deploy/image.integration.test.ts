@@ -11,7 +11,10 @@ import { TestCluster, eventually } from "../clusters/TestCluster.ts"
 const NAME = `kubeprober:${manifest.version}`
 
 /** Hardened as the pods of deploy are, in a namespace that refuses anything less. */
-const pod = (name: string, args: ReadonlyArray<string>) => ({
+const pod = (
+  name: string,
+  container: { readonly args: ReadonlyArray<string>; readonly command?: ReadonlyArray<string> }
+) => ({
   apiVersion: "v1",
   kind: "Pod",
   metadata: { name, namespace: "strict" },
@@ -23,7 +26,7 @@ const pod = (name: string, args: ReadonlyArray<string>) => ({
       name: "kubeprober",
       image: NAME,
       imagePullPolicy: "Never",
-      args,
+      ...container,
       securityContext: {
         allowPrivilegeEscalation: false,
         readOnlyRootFilesystem: true,
@@ -48,9 +51,9 @@ layer(TestCluster.layer({ name: "image", nodes: 1 }), { excludeTestServices: tru
   "the image on a node",
   (it) => {
     /** Runs a pod to its end; how it ended and what it said. */
-    const run = Effect.fnUntraced(function*(name: string, ...args: ReadonlyArray<string>) {
+    const run = Effect.fnUntraced(function*(name: string, container: Parameters<typeof pod>[1]) {
       const { apply, kubectl } = yield* TestCluster
-      yield* apply(pod(name, args))
+      yield* apply(pod(name, container))
       const phase = yield* eventually(
         kubectl("get", "pod", name, "-n", "strict", "-o", "jsonpath={.status.phase}"),
         (phase) => phase === "Succeeded" || phase === "Failed"
@@ -82,7 +85,7 @@ layer(TestCluster.layer({ name: "image", nodes: 1 }), { excludeTestServices: tru
 
     it.effect("says its version, without root, with nothing to write to", () =>
       Effect.gen(function*() {
-        assert.deepStrictEqual(yield* run("version", "--version"), {
+        assert.deepStrictEqual(yield* run("version", { args: ["--version"] }), {
           phase: "Succeeded",
           said: `kubeprober v${manifest.version}\n`
         })
@@ -90,14 +93,33 @@ layer(TestCluster.layer({ name: "image", nodes: 1 }), { excludeTestServices: tru
 
     it.effect("has the catalogue of probes", () =>
       Effect.gen(function*() {
-        const { phase, said } = yield* run("list", "probe", "list")
+        const { phase, said } = yield* run("list", { args: ["probe", "list"] })
         assert.strictEqual(phase, "Succeeded")
         assert.include(said, "k8s.api.health")
       }), 90_000)
 
+    it.effect(
+      "resolves names as a machine does: its own from /etc/hosts, those of Services from the cluster's DNS",
+      () =>
+        Effect.gen(function*() {
+          const script =
+            "require('node:dns/promises').lookup(process.argv[1]).then(({ address }) => console.log(address))"
+          const lookup = (pod: string, name: string) =>
+            run(pod, { command: ["/usr/local/bin/node", "-e", script], args: [name] })
+          assert.deepStrictEqual(yield* lookup("hosts", "localhost"), { phase: "Succeeded", said: "127.0.0.1\n" })
+          const { phase, said } = yield* lookup("service", "kubernetes.default.svc.cluster.local")
+          assert.strictEqual(phase, "Succeeded", said)
+          const address = yield* TestCluster.use(({ kubectl }) =>
+            kubectl("get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}")
+          )
+          assert.strictEqual(said.trim(), address)
+        }),
+      90_000
+    )
+
     it.effect("fails for an argument it does not know, and says so", () =>
       Effect.gen(function*() {
-        const { phase, said } = yield* run("unknown", "--no-such-flag")
+        const { phase, said } = yield* run("unknown", { args: ["--no-such-flag"] })
         assert.strictEqual(phase, "Failed")
         assert.include(said, "no-such-flag")
       }), 90_000)
