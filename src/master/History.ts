@@ -84,7 +84,10 @@ export class History extends Context.Service<History, {
     cell: CellKey,
     options: { readonly from: DateTime.Utc; readonly to: DateTime.Utc }
   ) => Effect.Effect<ReadonlyArray<Rollup>, HistoryError>
-  /** How often each run of a cluster was kept, for proofs of delivery: every number is 1. Bounded to the last day. */
+  /**
+   * How often each record of a cluster was kept, by `<run> <namespace>/<probe> <checker>`, for proofs of delivery: every
+   * number is 1. Bounded to the last day.
+   */
   readonly runs: (cluster: string) => Effect.Effect<ReadonlyMap<string, number>, HistoryError>
   /** Forgets the cells of a cluster that are not among `keep`; all of them for a removed cluster. */
   readonly forget: (
