@@ -8,7 +8,7 @@ WORKDIR /src
 COPY package.json package-lock.json ./
 RUN npm ci
 COPY . .
-RUN npm run --silent image -- --rootfs /rootfs
+RUN node_modules/.bin/node scripts/image.ts --rootfs /rootfs
 
 FROM scratch
 COPY --from=build /rootfs/ /
