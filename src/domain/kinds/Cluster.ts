@@ -111,6 +111,9 @@ export const ClusterState = Schema.Struct({
     "Number of the agent's latest link; older links are no longer heard."
   ))),
   heartbeat: Schema.optionalKey(Timestamp.pipe(Rule.described("When the agent was last heard."))),
+  clusterUid: Schema.optionalKey(Schema.String.pipe(Rule.described(
+    "Uid of the kube-system namespace of the cluster that took this name when it first linked; another one is refused."
+  ))),
   versions: Schema.optionalKey(Versions.pipe(Rule.described("What runs in the cluster."))),
   facts: Schema.optionalKey(Facts.pipe(Rule.described("Small things known of the cluster, for comparing clusters."))),
   conditions: Schema.optionalKey(Conditions)

@@ -1,0 +1,138 @@
+/** From what is known of a cluster's checkers to what is shown of them. */
+import { DateTime, Duration, Result } from "effect"
+import type { DesiredProbe } from "../../domain/DesiredSet.ts"
+import * as Freshness from "../../domain/Freshness.ts"
+import * as Policy from "../../domain/Policy.ts"
+import { ProbeLayer } from "../../domain/ProbeLayer.ts"
+import type { Cell } from "../../domain/rpc/Fleet.ts"
+import type { CellKey, CellState } from "../History.ts"
+
+/** Names a cell within its cluster. */
+export const keyOf = ({ checker, probe }: Pick<CellKey, "checker" | "probe">): string =>
+  `${probe.namespace}/${probe.name}/${checker}`
+
+/** What could not be removed after a run is told under the checker's own name and this. */
+const CLEANUP = "/cleanup"
+
+/** A Probe's schedule; none for a policy that cannot be followed. */
+export const scheduleOf = ({ spec }: DesiredProbe): Policy.RunSchedule | undefined =>
+  Result.getOrUndefined(
+    Policy.schedule(spec.policy ?? {}, spec.checks === undefined ? undefined : Policy.DEFAULT_SCHEDULE)
+  )
+
+/** The layer of a checker that has not said it yet: by the catalogue's naming. */
+const layerOf = (probe: DesiredProbe, use: string): ProbeLayer =>
+  probe.spec.layer ??
+    (use.startsWith("infra.")
+      ? "infrastructure"
+      : use.startsWith("mw.")
+      ? "middleware"
+      : use.startsWith("app.")
+      ? "application"
+      : "kubernetes")
+
+/** Whether a Probe still has a checker. Which checkers a template has only its runs tell. */
+const has = ({ spec }: DesiredProbe, checker: string): boolean =>
+  spec.checks === undefined ||
+  spec.checks.some(({ name }) => name === checker || `${name}${CLEANUP}` === checker)
+
+/** Whether a cell is of something the cluster is to run. */
+export const isWanted = (probes: ReadonlyArray<DesiredProbe>, { checker, probe }: Pick<CellKey, "checker" | "probe">) =>
+  probes.some((wanted) => wanted.namespace === probe.namespace && wanted.name === probe.name && has(wanted, checker))
+
+/** A cell as shown, and when that changes without any news. */
+export interface Shown {
+  readonly cell: Cell
+  readonly until: DateTime.Utc | undefined
+  /** Runs beside the others and does not count. */
+  readonly shadow: boolean
+}
+
+const neverRan = (linked: boolean): string =>
+  linked ? "it has not run yet" : "it has never run, and there is no link to the cluster"
+
+const show = (
+  probe: DesiredProbe,
+  known: CellState,
+  linked: boolean,
+  now: DateTime.Utc
+): Shown => {
+  const schedule = scheduleOf(probe) ?? Policy.RunSchedule.Manual()
+  const { state } = known
+  const freshness = Freshness.freshness({ schedule, lastRun: state.lastRun, linked, now })
+  const status = Freshness.shown(state.status, freshness)
+  return {
+    cell: {
+      probe: known.probe,
+      checker: known.checker,
+      layer: known.layer,
+      status,
+      freshness,
+      ...(state.code === undefined ? {} : { code: state.code }),
+      ...(state.blame === undefined ? {} : { blame: state.blame }),
+      message: state.message,
+      lastRun: state.lastRun,
+      since: state.since
+    },
+    until: freshness === "fresh" ? Policy.staleAt(schedule, state.lastRun) : undefined,
+    shadow: probe.spec.rollout?.shadow === true
+  }
+}
+
+const showMissing = (probe: DesiredProbe, checker: string, use: string, linked: boolean): Shown => {
+  const refused = Policy.schedule(probe.spec.policy ?? {})
+  return {
+    cell: {
+      probe: { namespace: probe.namespace, name: probe.name },
+      checker,
+      layer: layerOf(probe, use),
+      status: "UNKNOWN",
+      freshness: linked ? "stale" : "unreachable",
+      message: Result.isFailure(refused) ? refused.failure.message : neverRan(linked)
+    },
+    until: undefined,
+    shadow: probe.spec.rollout?.shadow === true
+  }
+}
+
+const layerIndex = (layer: ProbeLayer): number => ProbeLayer.literals.indexOf(layer)
+
+const compare = (a: string, b: string): number => a < b ? -1 : a > b ? 1 : 0
+
+const byLayer = (a: Shown, b: Shown): number =>
+  layerIndex(a.cell.layer) - layerIndex(b.cell.layer) || compare(a.cell.probe.name, b.cell.probe.name) ||
+  compare(a.cell.checker, b.cell.checker)
+
+/**
+ * Every checker the cluster is to run, by layer from the top: those that have reported, as far as that still holds, and
+ * those that have not, as UNKNOWN.
+ */
+export const cellsOf = (options: {
+  readonly probes: ReadonlyArray<DesiredProbe>
+  readonly known: ReadonlyMap<string, CellState>
+  readonly linked: boolean
+  readonly now: DateTime.Utc
+}): ReadonlyArray<Shown> => {
+  const { known, linked, now, probes } = options
+  return probes.flatMap((probe) => {
+    const ref = { namespace: probe.namespace, name: probe.name }
+    const mine = [...known.values()].filter((cell) =>
+      cell.probe.namespace === ref.namespace && cell.probe.name === ref.name && has(probe, cell.checker)
+    )
+    const shown = mine.map((cell) => show(probe, cell, linked, now))
+    const missing = probe.spec.checks === undefined
+      ? mine.length === 0 ? [showMissing(probe, probe.name, "", linked)] : []
+      : probe.spec.checks
+        .filter(({ name }) => !known.has(keyOf({ probe: ref, checker: name })))
+        .map(({ name, use }) => showMissing(probe, name, use, linked))
+    return [...shown, ...missing]
+  }).toSorted(byLayer)
+}
+
+/** How long until a moment; zero when it has passed. */
+export const until = (moment: DateTime.Utc, now: DateTime.Utc): Duration.Duration =>
+  Duration.max(Duration.zero, DateTime.distance(now, moment))
+
+/** How a state is told apart from the one before: by what a person would see. */
+export const isSameShow = (a: Cell | undefined, b: Cell): boolean =>
+  a !== undefined && a.status === b.status && a.freshness === b.freshness && a.code === b.code
