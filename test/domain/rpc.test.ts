@@ -53,7 +53,7 @@ const survivesTheWire = <R extends Procedure>(
             const text = yield* Schema.encodeEffect(Json)(value)
             assert.isTrue(Equal.equals(yield* Schema.decodeEffect(Json)(text), value))
           }),
-        { arbitrary: { runs: 25 } }
+        { arbitrary: { runs: 25, maxDiscards: 10_000 } }
       )
     }
   })
