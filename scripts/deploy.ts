@@ -25,7 +25,7 @@ const roles = Object.entries(roleFiles).map(([file, manifests]) => ({
   content: HEADER + manifests.map((manifest) => stringify(manifest, { aliasDuplicateObjects: false })).join("---\n")
 }))
 
-/** The definitions, and the base that lists them. */
+/** The definitions, and the base that lists them and the roles for people. */
 const definitions = Effect.gen(function*() {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
@@ -35,7 +35,11 @@ const definitions = Effect.gen(function*() {
       fs.readFileString(path.join(root, "crds", name)),
       (content) => ({ file: `crds/${name}`, content })
     ))
-  const base = { apiVersion: "kustomize.config.k8s.io/v1beta1", kind: "Kustomization", resources: names }
+  const base = {
+    apiVersion: "kustomize.config.k8s.io/v1beta1",
+    kind: "Kustomization",
+    resources: [...names, "people.yaml"]
+  }
   return [...copies, { file: "crds/kustomization.yaml", content: HEADER + stringify(base) }]
 })
 

@@ -4,6 +4,7 @@
  *
  * What probes need comes from the catalogue. The operators' own needs are stated here, each with its user.
  */
+import { kinds } from "../src/domain/kinds/Kinds.ts"
 import { permits } from "../src/domain/Profile.ts"
 import { catalogue } from "../src/probes/Catalogue.ts"
 import * as Needs from "../src/probes/Needs.ts"
@@ -80,7 +81,9 @@ const master = [
   ...Needs.create("subjectaccessreviews", { group: "authorization.k8s.io" })
 ]
 
-type Manifest = Roles.RoleManifest | Roles.BindingManifest
+type Manifest =
+  | Roles.BindingManifest
+  | (Roles.RoleManifest & { readonly metadata: { readonly labels?: Readonly<Record<string, string>> } })
 
 const granted = (
   name: string,
@@ -91,8 +94,33 @@ const granted = (
   return [...roles, ...Roles.bindings(roles, [{ kind: "ServiceAccount", name: serviceAccount, namespace: NAMESPACE }])]
 }
 
+/** A role for people, bound to nobody here. */
+const forPeople = (
+  name: string,
+  plurals: ReadonlyArray<string>,
+  verbs: ReadonlyArray<string>,
+  labels?: Readonly<Record<string, string>>
+) =>
+  Roles.forNeeds(plurals.flatMap((plural) => Needs.verbs(verbs, plural, { group: OURS })), {
+    name,
+    probeNamespace: NAMESPACE
+  }).map((role): Manifest => ({ ...role, metadata: { ...role.metadata, ...(labels === undefined ? {} : { labels }) } }))
+
+/**
+ * Who may see workloads may see what probes say of them. Clusters and Alerts of the original hold credentials, so seeing
+ * these is granted by name; and so is writing, because whoever writes Probes decides what runs in every cluster.
+ */
+const people = [
+  ...forPeople("kubeprober-results", ["probes", "probestatuses", "proberuns"], READ, {
+    "rbac.authorization.k8s.io/aggregate-to-view": "true"
+  }),
+  ...forPeople("kubeprober-view", fleetKinds, READ),
+  ...forPeople("kubeprober-edit", kinds.map(({ plural }) => plural), [...READ, ...WRITE, "update"])
+]
+
 /** Manifests by their file below `deploy`. */
 export const roleFiles: Readonly<Record<string, ReadonlyArray<Manifest>>> = {
+  "crds/people.yaml": people,
   "base/agent/roles.yaml": [
     ...granted("kubeprober-prober", prober, "kubeprober-agent"),
     ...granted("kubeprober-agent", agent, "kubeprober-agent")

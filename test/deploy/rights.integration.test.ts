@@ -95,7 +95,7 @@ layer(TestCluster.layer({ name: "deploy" }), { excludeTestServices: true, timeou
       Effect.gen(function*() {
         const { kubectl } = yield* TestCluster
         const keyOf = (kind: string, name: string, namespace = "") => `${kind} ${namespace}/${name}`
-        const rendered = yield* Effect.forEach(["standalone", "agent", "master"], (base) =>
+        const rendered = yield* Effect.forEach(["crds", "standalone", "agent", "master"], (base) =>
           Effect.map(kubectl("kustomize", deploy(base)), (text) =>
             parseAllDocuments(text).map((document) =>
               document.toJS()
@@ -275,6 +275,42 @@ layer(TestCluster.layer({ name: "deploy" }), { excludeTestServices: true, timeou
       120_000
     )
 
+    it.effect(
+      "show people who may see workloads Probes and results, and let nobody write them who was not chosen",
+      () =>
+        Effect.gen(function*() {
+          const { apply, cluster, kubeAs } = yield* TestCluster
+          const bind = (user: string, role: string) =>
+            apply({
+              apiVersion: "rbac.authorization.k8s.io/v1",
+              kind: "RoleBinding",
+              metadata: { name: user, namespace: "default" },
+              roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: role },
+              subjects: [{ kind: "User", name: user, apiGroup: "rbac.authorization.k8s.io" }]
+            })
+          const personWith = Effect.fnUntraced(function*(user: string, role: string) {
+            yield* bind(user, role)
+            return yield* kubeAs(yield* cluster.issueClientCertificate({ user }))
+          })
+          const viewer = yield* personWith("viewer", "view")
+          // The controller that adds our rules to `view` takes a moment.
+          yield* eventually(
+            Effect.orElseSucceed(Effect.as(viewer.list(Probe, { namespace: "default" }), true), () => false),
+            (listed) => listed
+          )
+          const probe = {
+            metadata: { name: "mine", namespace: "default" },
+            spec: { checks: [{ name: "api", use: "k8s.api.health" }] }
+          }
+          const admin = yield* personWith("admin", "admin")
+          assert.strictEqual((yield* reasonOf(admin.apply(Probe, probe)))?._tag, "Forbidden")
+          const editor = yield* personWith("editor", "kubeprober-edit")
+          yield* editor.apply(Probe, probe)
+          yield* editor.delete(Probe, probe.metadata)
+        }),
+      60_000
+    )
+
     it.effect("deny what nobody needs", () =>
       Effect.gen(function*() {
         const may = Effect.fnUntraced(function*(account: string, verb: string, resource: string, namespace?: string) {
@@ -289,6 +325,7 @@ layer(TestCluster.layer({ name: "deploy" }), { excludeTestServices: true, timeou
           return status.allowed
         })
         assert.isTrue(yield* may("kubeprober-agent", "list", "pods"))
+        assert.isTrue(yield* may("kubeprober-agent", "create", "probestatuses.kubeprober.erda.cloud", "kubeprober"))
         for (
           const [account, verb, resource, namespace] of [
             ["kubeprober-agent", "list", "secrets", "kubeprober"],
