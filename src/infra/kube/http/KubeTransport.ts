@@ -50,7 +50,6 @@ const FAILURE_TTL = 5_000
 interface Generation {
   readonly tls: TlsSettings
   readonly agent: Dispatcher
-  readonly client: HttpClient.HttpClient
 }
 
 const sameSecret = (a: Redacted.Redacted<string> | undefined, b: Redacted.Redacted<string> | undefined): boolean =>
@@ -60,12 +59,21 @@ const sameTls = (a: TlsSettings, b: TlsSettings): boolean =>
   a === b || a.ca === b.ca && a.cert === b.cert && a.serverName === b.serverName && a.insecure === b.insecure &&
     sameSecret(a.key, b.key)
 
-const sameIdentity = (a: Identity, b: Identity): boolean =>
+/** Whether they show the same to a server. */
+export const sameIdentity = (a: Identity, b: Identity): boolean =>
   sameTls(a.tls, b.tls) && sameSecret(a.authorization, b.authorization)
 
-/** A pool for `connection`, closed with the scope. Connects only when first used. */
-export const make = Effect.fnUntraced(
-  function*(connection: KubeConnection): Effect.fn.Return<KubeTransport, never, Scope.Scope> {
+/** The pools of a connection, for what is no Effect HTTP: requests with several values of a header, bytes as they come. */
+export interface KubeDispatchers {
+  /** The pool for this TLS identity. What it had before finishes on the old one. */
+  readonly dispatcher: (settings: TlsSettings) => Effect.Effect<Dispatcher>
+  /** Who we are instead of `refused`: others may have renewed it since, or just now in vain. */
+  readonly renew: (refused: Identity) => Effect.Effect<Identity, CredentialsUnavailable>
+}
+
+/** Pools for `connection`, closed with the scope. Connect only when first used. */
+export const makeDispatchers = Effect.fnUntraced(
+  function*(connection: KubeConnection): Effect.fn.Return<KubeDispatchers, never, Scope.Scope> {
     const undici = yield* Effect.promise(() => import("undici"))
     const tls = yield* Effect.promise(() => import("node:tls"))
     const net = yield* Effect.promise(() => import("node:net"))
@@ -132,33 +140,22 @@ export const make = Effect.fnUntraced(
 
     const current = yield* Ref.make<Generation | undefined>(undefined)
     const rotation = yield* Semaphore.make(1)
-    const generation = Effect.fnUntraced(function*(settings: TlsSettings) {
+    const dispatcher = Effect.fnUntraced(function*(settings: TlsSettings) {
       const now = yield* Ref.get(current)
-      if (now !== undefined && sameTls(now.tls, settings)) return now.client
+      if (now !== undefined && sameTls(now.tls, settings)) return now.agent
       return yield* rotation.withPermits(1)(Effect.gen(function*() {
         const previous = yield* Ref.get(current)
-        if (previous !== undefined && sameTls(previous.tls, settings)) return previous.client
+        if (previous !== undefined && sameTls(previous.tls, settings)) return previous.agent
         const agent = makeAgent(settings)
         open.add(agent)
-        const client = yield* Effect.provideService(NodeHttpClient.makeUndici, NodeHttpClient.Dispatcher, agent)
-        yield* Ref.set(current, { tls: settings, agent, client })
+        yield* Ref.set(current, { tls: settings, agent })
         if (previous !== undefined) yield* retire(previous.agent)
-        return client
+        return agent
       }))
     })
 
-    const sent = yield* Ref.make(0)
-    const send = Effect.fnUntraced(function*(request: HttpClientRequest.HttpClientRequest, identity: Identity) {
-      const client = yield* generation(identity.tls)
-      yield* Ref.update(sent, (count) => count + 1)
-      return yield* client.execute(HttpClientRequest.setHeaders(request, {
-        ...(identity.authorization !== undefined && { authorization: Redacted.value(identity.authorization) })
-      }))
-    }, (effect) => Effect.retry(effect, { times: 1, while: isClosed }))
-
     const renewal = yield* Semaphore.make(1)
     let renewedAt = -Infinity
-    /** Who we are instead of `refused`: others may have renewed it since, or just now in vain. */
     const renew = Effect.fnUntraced(function*(refused: Identity) {
       const now = yield* connection.identity
       if (!sameIdentity(now, refused) || (yield* Clock.currentTimeMillis) - renewedAt < FAILURE_TTL) return now
@@ -167,6 +164,32 @@ export const make = Effect.fnUntraced(
       renewedAt = yield* Clock.currentTimeMillis
       return renewed
     }, renewal.withPermits(1))
+
+    return { dispatcher, renew }
+  }
+)
+
+/** A pool for `connection`, closed with the scope. Connects only when first used. */
+export const make = Effect.fnUntraced(
+  function*(connection: KubeConnection): Effect.fn.Return<KubeTransport, never, Scope.Scope> {
+    const { dispatcher, renew } = yield* makeDispatchers(connection)
+    const clients = new WeakMap<Dispatcher, HttpClient.HttpClient>()
+    const clientOf = Effect.fnUntraced(function*(agent: Dispatcher) {
+      const known = clients.get(agent)
+      if (known !== undefined) return known
+      const client = yield* Effect.provideService(NodeHttpClient.makeUndici, NodeHttpClient.Dispatcher, agent)
+      clients.set(agent, client)
+      return client
+    })
+
+    const sent = yield* Ref.make(0)
+    const send = Effect.fnUntraced(function*(request: HttpClientRequest.HttpClientRequest, identity: Identity) {
+      const client = yield* clientOf(yield* dispatcher(identity.tls))
+      yield* Ref.update(sent, (count) => count + 1)
+      return yield* client.execute(HttpClientRequest.setHeaders(request, {
+        ...(identity.authorization !== undefined && { authorization: Redacted.value(identity.authorization) })
+      }))
+    }, (effect) => Effect.retry(effect, { times: 1, while: isClosed }))
 
     return {
       execute: Effect.fnUntraced(function*(request) {
