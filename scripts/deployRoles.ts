@@ -72,6 +72,8 @@ const master = [
     ...Needs.verbs([...READ, ...WRITE], plural, fleet),
     ...Needs.verbs(["get", "patch"], `${plural}/status`, fleet)
   ]),
+  // Who is a member, revoked or not, and the number of its link: one Lease a Cluster, beside it.
+  ...Needs.verbs([...READ, ...WRITE], "leases", { group: "coordination.k8s.io", namespace: RESOURCE_NAMESPACE }),
   ...events(RESOURCE_NAMESPACE),
   // The authority that signs agents, and the hashes of join tokens.
   ...Needs.verbs([...READ, ...WRITE], "secrets", here),

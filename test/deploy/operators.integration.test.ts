@@ -1,0 +1,229 @@
+/** The operators as people install them: the image on a real node, the manifests of deploy, nothing else. */
+import { NodeServices } from "@effect/platform-node"
+import { assert, layer } from "@effect/vitest"
+import { Effect, FileSystem, Schema } from "effect"
+import { join } from "node:path"
+import manifest from "../../package.json" with { type: "json" }
+import { root } from "../../scripts/bundle.ts"
+import { image, imageFiles } from "../../scripts/imageFiles.ts"
+import { BUSYBOX_IMAGE } from "../../src/local/image/Images.ts"
+import { imageTar } from "../../src/local/image/ImageTar.ts"
+import { TestCluster, eventually } from "../clusters/TestCluster.ts"
+
+const IMAGE = `kubeprober:${manifest.version}`
+const MASTER = "https://kubeprober-master.kubeprober.svc"
+const namespace = "kubeprober"
+
+/** What is read of a ProbeStatus. */
+const Statuses = Schema.fromJsonString(Schema.Struct({
+  items: Schema.Array(Schema.Struct({
+    metadata: Schema.Struct({ name: Schema.String }),
+    spec: Schema.Struct({
+      checkers: Schema.optionalKey(
+        Schema.Array(
+          Schema.Struct({ name: Schema.String, status: Schema.String, message: Schema.optionalKey(Schema.String) })
+        )
+      )
+    })
+  }))
+}))
+
+/** As the original's probers: a container that posts what it found to the address it is given. */
+const containerProbe = {
+  apiVersion: "kubeprober.erda.cloud/v1",
+  kind: "Probe",
+  metadata: { name: "posting", namespace },
+  spec: {
+    policy: { runInterval: 1 },
+    template: {
+      restartPolicy: "Never",
+      containers: [{
+        name: "prober",
+        image: BUSYBOX_IMAGE,
+        imagePullPolicy: "Never",
+        command: [
+          "sh",
+          "-c",
+          `wget -q -O - --header "Content-Type: application/json" --post-data "{\\"probeName\\":\\"$KUBEPROBER_PROBE_NAME\\",\
+\\"probeNamespace\\":\\"$KUBEPROBER_PROBE_NAMESPACE\\",\\"name\\":\\"\\",\\"checkers\\":[{\\"name\\":\\"posted\\",\
+\\"status\\":\\"PASS\\",\\"message\\":\\"fine\\"}]}" "$KUBEPROBER_STATUS_REPORT_URL"`
+        ]
+      }]
+    }
+  }
+}
+
+const inProcessProbe = {
+  apiVersion: "kubeprober.erda.cloud/v1",
+  kind: "Probe",
+  metadata: { name: "crud", namespace },
+  spec: { policy: { interval: "30s" }, checks: [{ name: "crud", use: "k8s.api.crud" }] }
+}
+
+layer(TestCluster.layer({ name: "operators", nodes: 1 }), { excludeTestServices: true, timeout: "180 seconds" })(
+  "the operators in a cluster",
+  (it) => {
+    const apply = (base: string) =>
+      TestCluster.use(({ kubectl }) =>
+        kubectl("apply", "--server-side", "--force-conflicts", "-k", join(root, "deploy", base))
+      )
+
+    const ready = (deployment: string) =>
+      TestCluster.use(({ cluster, kubectl }) =>
+        cluster.kubectl(["rollout", "status", `deployment/${deployment}`, "-n", namespace, "--timeout=90s"]).pipe(
+          Effect.catch((error) =>
+            Effect.gen(function*() {
+              const pods = yield* kubectl("describe", "pods", "-n", namespace)
+              const logs = yield* Effect.orElseSucceed(
+                cluster.kubectl(["logs", "-n", namespace, `deployment/${deployment}`, "--tail=50"]),
+                () => ""
+              )
+              return yield* Effect.die(new Error(`${error.message}\n${pods}\n${logs}`))
+            })
+          )
+        )
+      )
+
+    /** Status of each checker, by `probe/checker`. */
+    const checkers = TestCluster.use(({ kubectl }) =>
+      kubectl("get", "probestatuses", "-n", namespace, "-o", "json").pipe(
+        Effect.flatMap(Schema.decodeEffect(Statuses)),
+        Effect.map(({ items }) =>
+          Object.fromEntries(
+            items.flatMap(({ metadata, spec }) =>
+              (spec.checkers ?? []).map(({ message, name, status }) =>
+                [`${metadata.name}/${name}`, status === "PASS" ? status : `${status} ${message}`] as const
+              )
+            )
+          )
+        )
+      )
+    )
+
+    /** Nothing the operator tried was refused for want of a right. */
+    const nothingDenied = Effect.fnUntraced(function*(deployment: string) {
+      const { kubectl } = yield* TestCluster
+      const logs = yield* kubectl("logs", "-n", namespace, `deployment/${deployment}`, "--tail=2000")
+      assert.deepStrictEqual(logs.split("\n").filter((line) => /not allowed for|forbidden/i.test(line)), [])
+    })
+
+    /** Runs our command line in a pod, as a person of whom the API server knows, and answers what it printed. */
+    const commandLine = Effect.fnUntraced(function*(pod: string, ...args: ReadonlyArray<string>) {
+      const { apply, kubectl } = yield* TestCluster
+      yield* apply({
+        apiVersion: "v1",
+        kind: "Pod",
+        metadata: { name: pod, namespace },
+        spec: {
+          restartPolicy: "Never",
+          serviceAccountName: "person",
+          securityContext: { runAsNonRoot: true, fsGroup: 65_532, seccompProfile: { type: "RuntimeDefault" } },
+          containers: [{
+            name: "kubeprober",
+            image: IMAGE,
+            imagePullPolicy: "Never",
+            args: [
+              ...args,
+              "--server",
+              `${MASTER}:9443`,
+              "--token-file",
+              "/var/run/secrets/kubernetes.io/serviceaccount/token",
+              "--certificate-authority",
+              "/var/run/master/ca.crt"
+            ],
+            securityContext: {
+              allowPrivilegeEscalation: false,
+              readOnlyRootFilesystem: true,
+              capabilities: { drop: ["ALL"] }
+            },
+            volumeMounts: [{ name: "master", mountPath: "/var/run/master" }]
+          }],
+          volumes: [{
+            name: "master",
+            secret: { secretName: "kubeprober-authority", items: [{ key: "ca.crt", path: "ca.crt" }] }
+          }]
+        }
+      })
+      const phase = yield* eventually(
+        kubectl("get", "pod", pod, "-n", namespace, "-o", "jsonpath={.status.phase}"),
+        (phase) => phase === "Succeeded" || phase === "Failed"
+      )
+      const said = yield* kubectl("logs", pod, "-n", namespace)
+      assert.strictEqual(phase, "Succeeded", said)
+      return said
+    })
+
+    it.effect(
+      "run Probes without a master: in the agent, and in containers that report to its Service",
+      () =>
+        Effect.gen(function*() {
+          const test = yield* TestCluster
+          const fs = yield* FileSystem.FileSystem
+          const folder = yield* fs.makeTempDirectoryScoped({ prefix: "kubeprober-image-" })
+          yield* imageTar(image(IMAGE, yield* imageFiles(`${folder}/program`)), `${folder}/image.tar`)
+          for (const node of test.cluster.nodes) yield* node.importImage(`${folder}/image.tar`)
+
+          yield* apply("crds")
+          yield* test.kubectl("wait", "crd", "--all", "--for=condition=Established", "--timeout=60s")
+          yield* apply("standalone")
+          yield* test.apply(inProcessProbe, containerProbe)
+          yield* ready("kubeprober-agent")
+          yield* eventually(
+            checkers,
+            (all) => all["crud/crud"] === "PASS" && all["posting/posted"] === "PASS",
+            { within: "90 seconds", every: "1 second" }
+          )
+          yield* nothingDenied("kubeprober-agent")
+        }).pipe(Effect.provide(NodeServices.layer)),
+      240_000
+    )
+
+    it.effect("link a cluster to a master, and show it", () =>
+      Effect.gen(function*() {
+        const test = yield* TestCluster
+        yield* apply("master")
+        yield* ready("kubeprober-master")
+        yield* test.apply(
+          { apiVersion: "v1", kind: "ServiceAccount", metadata: { name: "person", namespace } },
+          {
+            apiVersion: "rbac.authorization.k8s.io/v1",
+            kind: "RoleBinding",
+            metadata: { name: "person", namespace: "default" },
+            roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: "kubeprober-edit" },
+            subjects: [{ kind: "ServiceAccount", name: "person", namespace }]
+          }
+        )
+        const token = (yield* commandLine("add", "cluster", "add", "c1", "--label", "env=test")).split("\n")[0] ?? ""
+        yield* test.apply(
+          {
+            apiVersion: "v1",
+            kind: "Secret",
+            metadata: { name: "kubeprober-join", namespace },
+            stringData: { token }
+          },
+          {
+            apiVersion: "v1",
+            kind: "ConfigMap",
+            metadata: { name: "kubeprober-agent-settings", namespace },
+            data: { master: `${MASTER}:8443` }
+          }
+        )
+        yield* apply("agent")
+        yield* ready("kubeprober-agent")
+        const list = yield* commandLine("list", "cluster", "list")
+        assert.match(list, /^c1\b/m)
+        yield* nothingDenied("kubeprober-agent")
+        yield* nothingDenied("kubeprober-master")
+      }), 300_000)
+
+    it.effect("survive the loss of their pods: same identity, no token", () =>
+      Effect.gen(function*() {
+        const { kubectl } = yield* TestCluster
+        yield* kubectl("delete", "secret", "kubeprober-join", "-n", namespace)
+        yield* kubectl("delete", "pods", "-n", namespace, "-l", "app.kubernetes.io/name=kubeprober", "--wait")
+        yield* ready("kubeprober-master")
+        yield* ready("kubeprober-agent")
+        assert.match(yield* commandLine("list-again", "cluster", "list"), /^c1\b/m)
+      }), 300_000)
+  }
+)
