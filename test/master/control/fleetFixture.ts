@@ -1,6 +1,6 @@
 /** A master with its state in an SQLite file, and agents that are real up to the probes they run. */
 import { NodeServices } from "@effect/platform-node"
-import { Context, DateTime, Effect, FileSystem, Layer, Path, Ref, type Scope, Stream } from "effect"
+import { Context, type DateTime, Effect, FileSystem, Layer, Path, Ref, type Scope, Stream } from "effect"
 import type { DesiredSet } from "../../../src/domain/DesiredSet.ts"
 import { fromFindings } from "../../../src/domain/Report.ts"
 import { Control } from "../../../src/domain/rpc/Control.ts"
