@@ -60,7 +60,7 @@ export class JoinTokenStore extends Context.Service<JoinTokenStore, {
 }
 
 /** How long an expired token can still be told from one that never was. */
-const KEPT = Duration.hours(1)
+export const KEPT = Duration.hours(1)
 
 export class JoinTokens extends Context.Service<JoinTokens, {
   readonly issue: (cluster: string) => Effect.Effect<{
