@@ -44,6 +44,9 @@ const PRUNING = Duration.hours(1)
 /** Rows removed, and rows read, in one go: a few milliseconds each, and others get their turn between. */
 const CHUNK = 5000
 
+/** Cells whose entries are counted in one go. */
+const CELLS = 500
+
 const migrations = {
   "1_history": [
     // Ids are never given twice: rows of a forgotten cell outlive it a little.
@@ -125,6 +128,8 @@ const RollupRows = Schema.Array(Schema.Struct({
   longest: Schema.Finite,
   total: Schema.Finite
 }))
+
+const IdRows = Schema.Array(Schema.Struct({ id: Schema.Int }))
 
 /** Columns of rollups that count. */
 const COUNTED = { PASS: "pass", INFO: "info", UNKNOWN: "unknown", WARN: "warn", ERROR: "error" } as const
@@ -356,25 +361,41 @@ const make = Effect.fnUntraced(function*(retention: Retention) {
     }
   })
 
+  /** Ids grow with time: all before the first row that is young enough. What a clock set back hides waits its turn. */
+  const removeOlder = Effect.fnUntraced(function*(table: "ledger" | "entries", oldest: number) {
+    const first = yield* rowsOf(
+      IdRows,
+      sql`SELECT id FROM ${sql(table)} WHERE received >= ${oldest} ORDER BY id LIMIT 1`
+    )
+    const end = first[0]?.id ?? Number.MAX_SAFE_INTEGER
+    yield* inChunks(sql`DELETE FROM ${sql(table)} WHERE id IN (
+      SELECT id FROM ${sql(table)} WHERE id < ${end} ORDER BY id LIMIT ${CHUNK})`)
+  })
+
+  /** Of each cell all entries but the newest. */
+  const removeExcess = Effect.gen(function*() {
+    const newest = yield* rowsOf(IdRows, sql`SELECT coalesce(max(id), 0) AS id FROM cells`)
+    for (let from = 0; from < (newest[0]?.id ?? 0); from += CELLS) {
+      const full = yield* rowsOf(
+        IdRows,
+        sql`SELECT cell AS id FROM entries WHERE cell > ${from} AND cell <= ${from + CELLS}
+          GROUP BY cell HAVING count(*) > ${retention.entriesOfCell}`
+      )
+      for (const { id } of full) {
+        yield* inChunks(sql`DELETE FROM entries WHERE id IN (
+          SELECT id FROM entries WHERE cell = ${id} ORDER BY started DESC, id DESC
+          LIMIT ${CHUNK} OFFSET ${retention.entriesOfCell})`)
+      }
+      yield* Effect.yieldNow
+    }
+  })
+
   const prune = Effect.fn("History.prune")(function*() {
     const now = DateTime.toEpochMillis(yield* DateTime.now)
     const before = (life: Duration.Duration) => now - Duration.toMillis(life)
-    // Up to the first row young enough; what lies behind it with an older time (a clock set back) waits for its turn.
-    yield* inChunks(sql`DELETE FROM ledger WHERE id IN (
-      SELECT id FROM ledger WHERE id < coalesce(
-        (SELECT id FROM ledger WHERE received >= ${
-      before(retention.ledger)
-    } ORDER BY id LIMIT 1), ${Number.MAX_SAFE_INTEGER}
-      ) ORDER BY id LIMIT ${CHUNK})`)
-    yield* inChunks(sql`DELETE FROM entries WHERE id IN (
-      SELECT id FROM entries WHERE id < coalesce(
-        (SELECT id FROM entries WHERE received >= ${
-      before(retention.entries)
-    } ORDER BY id LIMIT 1), ${Number.MAX_SAFE_INTEGER}
-      ) ORDER BY id LIMIT ${CHUNK})`)
-    yield* inChunks(sql`DELETE FROM entries WHERE id IN (
-      SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY cell ORDER BY started DESC, id DESC) AS place FROM entries)
-      WHERE place > ${retention.entriesOfCell} LIMIT ${CHUNK})`)
+    yield* removeOlder("ledger", before(retention.ledger))
+    yield* removeOlder("entries", before(retention.entries))
+    yield* removeExcess
     yield* inChunks(sql`DELETE FROM rollups WHERE (cell, start) IN (
       SELECT cell, start FROM rollups WHERE start < ${before(retention.rollups)} LIMIT ${CHUNK})`)
     yield* purge
