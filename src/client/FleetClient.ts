@@ -16,10 +16,7 @@ import { Context, Effect, Layer, Redacted } from "effect"
 import { type HttpClient, HttpClientError, HttpClientRequest } from "effect/http"
 import * as Client from "effect/http/HttpClient"
 import { RpcClient, type RpcClientError, type RpcGroup, RpcSerialization } from "effect/rpc"
-import { Fleet } from "../domain/rpc/Fleet.ts"
-
-/** Where a master serves {@link Fleet}. */
-export const RPC_PATH = "/v1/rpc"
+import { Fleet, RPC_PATH } from "../domain/rpc/Fleet.ts"
 
 export interface FleetClientOptions {
   /** `https://host:port`. */

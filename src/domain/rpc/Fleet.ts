@@ -18,6 +18,9 @@ import { Status } from "../Status.ts"
 import { Timestamp } from "../Timestamp.ts"
 import { ProbeNotFound, RunTarget, UnknownChecks } from "./Control.ts"
 
+/** Where a master serves these procedures: Effect RPC over HTTPS, newline-delimited JSON. */
+export const RPC_PATH = "/v1/rpc"
+
 /** The most items of a page. */
 export const MAX_PAGE = 1000
 
