@@ -214,10 +214,12 @@ const make = Effect.gen(function*() {
     }),
     remove: Effect.fn("Membership.remove")(function*(cluster: string) {
       let found = false
-      yield* modify(cluster, (known) => {
+      const removal = modify(cluster, (known) => {
         found = known !== undefined
         return undefined
       })
+      // What `add` makes anew right after must not be taken for what was removed.
+      yield* binding.withPermit(removal)
       return found
     }),
     expelled: Effect.map(PubSub.subscribe(events), Stream.fromSubscription)
