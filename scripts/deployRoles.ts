@@ -65,10 +65,9 @@ const linkedAgent = secret("kubeprober-agent")
 const kubeAccess = [...Needs.verbs(["impersonate"], "users"), ...Needs.verbs(["impersonate"], "groups")]
 
 const fleet: Needs.NeedOptions = { group: OURS, namespace: RESOURCE_NAMESPACE }
-const fleetKinds = ["clusters", "probes", "proberuns", "probestatuses"]
 
 const master = [
-  ...fleetKinds.flatMap((plural) => [
+  ...["clusters", "probes", "proberuns"].flatMap((plural) => [
     ...Needs.verbs([...READ, ...WRITE], plural, fleet),
     ...Needs.verbs(["get", "patch"], `${plural}/status`, fleet)
   ]),
@@ -76,7 +75,7 @@ const master = [
   ...Needs.verbs([...READ, ...WRITE], "leases", { group: "coordination.k8s.io", namespace: RESOURCE_NAMESPACE }),
   ...events(RESOURCE_NAMESPACE),
   // The authority that signs agents, and the hashes of join tokens.
-  ...Needs.verbs([...READ, ...WRITE], "secrets", here),
+  ...Needs.verbs(["get", "list", ...WRITE], "secrets", here),
   ...lease("kubeprober-master"),
   // Who is calling, and may they?
   ...Needs.create("tokenreviews", { group: "authentication.k8s.io" }),
@@ -116,8 +115,10 @@ const people = [
   ...forPeople("kubeprober-results", ["probes", "probestatuses", "proberuns"], READ, {
     "rbac.authorization.k8s.io/aggregate-to-view": "true"
   }),
-  ...forPeople("kubeprober-view", fleetKinds, READ),
-  ...forPeople("kubeprober-edit", kinds.map(({ plural }) => plural), [...READ, ...WRITE, "update"])
+  ...forPeople("kubeprober-view", ["clusters", "probes", "proberuns", "probestatuses"], READ),
+  ...forPeople("kubeprober-edit", kinds.map(({ plural }) => plural), [...READ, ...WRITE, "update"]),
+  // To reach the API servers of clusters through the master, as whom their own roles then decide.
+  ...forPeople("kubeprober-proxy", ["clusters/proxy"], READ)
 ]
 
 /** Manifests by their file below `deploy`. */

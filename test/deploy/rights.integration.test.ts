@@ -1,6 +1,6 @@
 /** The manifests on a real API server, and the operators' rights by doing with them what the operators do. */
 import { assert, layer } from "@effect/vitest"
-import { Effect, Layer, Option, Schema } from "effect"
+import { DateTime, Effect, Layer, Option, Schema, Stream } from "effect"
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join, relative } from "node:path"
@@ -17,6 +17,9 @@ import { Cluster, Probe, ProbeStatus } from "../../src/infra/kube/resources/kube
 import { CertificateAuthority } from "../../src/infra/pki/CertificateAuthority.ts"
 import { CREDENTIAL as AGENT } from "../../src/infra/pki/ClusterIdentity.ts"
 import { CredentialStore } from "../../src/infra/pki/CredentialStore.ts"
+import { JoinTokenStore } from "../../src/infra/pki/JoinTokens.ts"
+import * as JoinTokensSecrets from "../../src/master/membership/JoinTokensSecrets.ts"
+import { MemberStore } from "../../src/master/membership/MemberStore.ts"
 import { catalogue } from "../../src/probes/Catalogue.ts"
 import { selfAccess } from "../../src/probes/kubernetes/selfAccess.ts"
 import { configure } from "../../src/probes/Probe.ts"
@@ -274,6 +277,29 @@ layer(TestCluster.layer({ name: "deploy" }), { excludeTestServices: true, timeou
         }),
       120_000
     )
+
+    it.effect("let the master keep members and join tokens", () =>
+      Effect.gen(function*() {
+        const kube = Layer.succeed(Kube, yield* as("kubeprober-master"))
+        const stores = Layer.merge(
+          MemberStore.layerLeases({ namespace: "default" }),
+          JoinTokensSecrets.layer({ namespace: "kubeprober" })
+        ).pipe(Layer.provide(kube))
+        yield* Effect.gen(function*() {
+          const members = yield* MemberStore
+          const member = { cluster: "c1", uid: "u", revoked: false, epoch: 1, resource: undefined }
+          yield* members.modify("c1", () => member)
+          yield* members.modify("c1", () => ({ ...member, epoch: 2 }))
+          assert.strictEqual(Option.getOrThrow(yield* members.find("c1")).member.epoch, 2)
+          const known = Option.getOrThrow(yield* Stream.runHead(members.follow))
+          assert.strictEqual(known._tag, "Synced")
+          yield* members.modify("c1", () => undefined)
+          const tokens = yield* JoinTokenStore
+          const expiresAt = DateTime.addDuration(yield* DateTime.now, "10 minutes")
+          yield* tokens.insert({ id: "t", cluster: "c1", hash: "h", expiresAt })
+          assert.deepStrictEqual(yield* tokens.spend("t", "key"), Option.some("key"))
+        }).pipe(Effect.provide(stores))
+      }), 60_000)
 
     it.effect(
       "show people who may see workloads Probes and results, and let nobody write them who was not chosen",
