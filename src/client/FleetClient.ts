@@ -55,7 +55,8 @@ const agent = ({ ca }: FleetClientOptions) =>
 
 const protocol = Effect.fnUntraced(function*({ server, token }: FleetClientOptions) {
   const client = yield* Client.HttpClient
-  return yield* RpcClient.makeProtocolHttp(authorized(client, server, token))
+  // What is no answer to a call is somebody else's, such as a proxy's.
+  return yield* RpcClient.makeProtocolHttp(Client.filterStatusOk(authorized(client, server, token)))
 })
 
 const authorized = (
@@ -73,7 +74,7 @@ const authorized = (
           })),
       (value) =>
         request.pipe(
-          HttpClientRequest.prependUrl(new URL(RPC_PATH, server).href),
+          HttpClientRequest.setUrl(new URL(RPC_PATH, server)),
           HttpClientRequest.bearerToken(value)
         )
     ))
