@@ -15,6 +15,7 @@ import {
   References,
   Stream
 } from "effect"
+import { type Server, createServer } from "node:net"
 import { FleetClient } from "../../../src/client/FleetClient.ts"
 import type { ProbeSpec } from "../../../src/domain/kinds/Probe.ts"
 import { ApiServer } from "../../../src/master/api/ApiServer.ts"
@@ -180,14 +181,28 @@ describe("the typed client, over HTTPS", () => {
       assert.strictEqual(yield* failure(Stream.runDrain(stranger.transitions({ filter: {} }))), "Unauthenticated")
       const { port } = yield* ApiServer
       const token = Redacted.make(yield* tokenOf)
-      const use = (options: { readonly server: string }) =>
+      const use = (options: { readonly server: string; readonly connectTimeout?: Duration.Input }) =>
         FleetClient.use((fleet) => Effect.flip(fleet.probes({}))).pipe(
           Effect.provide(FleetClient.layer({ ...options, token }))
         )
       const untrusted = yield* use({ server: `https://127.0.0.1:${port}` })
-      assert.strictEqual(untrusted._tag, "RpcClientError")
+      assert.strictEqual(untrusted._tag, "MasterUnreachable")
       assert.notInclude(JSON.stringify(untrusted), Redacted.value(token))
-      assert.strictEqual((yield* use({ server: "https://127.0.0.1:1" }))._tag, "RpcClientError")
+      assert.include(untrusted.message, "certificate")
+      assert.include((yield* use({ server: "https://127.0.0.1:1" })).message, "ECONNREFUSED")
+      assert.include((yield* use({ server: "https://localhost:1" })).message, "ECONNREFUSED")
+      // One that takes connections and says nothing.
+      const silent = yield* Effect.acquireRelease(
+        Effect.callback<Server>((resume) => {
+          const server = createServer().listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+        }),
+        (server) => Effect.sync(() => server.close())
+      )
+      const address = silent.address()
+      const silentPort = typeof address === "object" ? address?.port : undefined
+      const waited = yield* use({ server: `https://127.0.0.1:${silentPort}`, connectTimeout: "200 millis" })
+      assert.strictEqual(waited._tag, "MasterUnreachable")
+      assert.include(waited.message, "there was no TLS connection after 200 ms")
     })))
 
   it.live("tells a reader that the master went away, not that all was said", () =>
@@ -205,11 +220,11 @@ describe("the typed client, over HTTPS", () => {
       const context = yield* Layer.build(FleetClient.layer({ ...where, token: Redacted.make(token) }))
       const fleet = Context.get(context, FleetClient)
       yield* fleet.probes({})
-      const reading = yield* Effect.forkScoped(Effect.exit(Stream.runDrain(fleet.transitions({ filter: {} }))))
+      const reading = yield* Effect.forkScoped(Effect.flip(Stream.runDrain(fleet.transitions({ filter: {} }))))
       yield* Deferred.succeed(stopped, undefined)
       yield* Fiber.await(master)
-      const exit = yield* Effect.timeout(Fiber.join(reading), "10 seconds")
-      assert.isTrue(Exit.isFailure(exit))
+      const error = yield* Effect.timeout(Fiber.join(reading), "10 seconds")
+      assert.strictEqual(error._tag, "MasterUnreachable")
     }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "None")))
 })
 
