@@ -16,12 +16,13 @@ import * as Distributor from "./Distributor.ts"
 import { FleetRuns } from "./FleetRuns.ts"
 import { FleetState } from "./FleetState.ts"
 import { Heartbeats } from "./Heartbeats.ts"
+import * as ProbeRuns from "./ProbeRuns.ts"
 import { Registry } from "./Registry.ts"
 
 /** Needs where state is kept: resources, history, members, join tokens and the authority. */
 export const layer = (options: LinkServerOptions) =>
   LinkServer.layer(options).pipe(
-    Layer.provideMerge(Distributor.layer),
+    Layer.provideMerge(Layer.merge(Distributor.layer, ProbeRuns.layer)),
     Layer.provide([Admission.layer(), Enrolments.layer, WebSocketTransport.layer, Collector.layer]),
     Layer.provideMerge(Layer.mergeAll(Registry.layer, FleetRuns.layer)),
     Layer.provideMerge(ClusterStatuses.layer),

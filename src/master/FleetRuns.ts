@@ -1,5 +1,5 @@
 /** Manual runs on many clusters at once. */
-import { Context, Deferred, type Duration, Effect, Layer, Option, Ref, Stream } from "effect"
+import { Context, Deferred, type Duration, Effect, Layer, Option, Ref, Result, Stream } from "effect"
 import { ProbeNotFound, type RunTarget, type UnknownChecks } from "../domain/rpc/Control.ts"
 import type { FleetFilter, FleetRunEvent } from "../domain/rpc/Fleet.ts"
 import { Links } from "../infra/link/Links.ts"
@@ -20,31 +20,44 @@ export class FleetRuns extends Context.Service<FleetRuns, {
 /** What a cluster is asked to run: a Probe is in the namespace that its Cluster says. */
 interface Ask {
   readonly cluster: string
-  readonly target: Option.Option<RunTarget>
+  /** Or why it is not asked. */
+  readonly target: Result.Result<RunTarget, string>
 }
+
+const NOT_GIVEN = "the Probe is not given to this cluster"
+
+const NO_SUCH = "there is no cluster of this name in the fleet; see kubeprober cluster list"
 
 const make = Effect.gen(function*() {
   const desired = yield* Desired
   const links = yield* Links
 
-  /** A Probe runs where it is attached; a cluster that was named and has it not is told of. */
+  /** A Probe runs where it is attached; a cluster that was named and has it not, or is not there, is told of. */
   const asks = Effect.fnUntraced(function*(filter: FleetFilter, target: RunTarget) {
     if (target._tag === "Probe" && !(yield* desired.probes).some(({ name }) => name === target.probe.name)) {
       return yield* new ProbeNotFound({ probe: target.probe })
     }
     const clusters = (yield* desired.clusters).filter((cluster) => selects(filter, cluster))
-    const all = yield* Effect.forEach(clusters, ({ name }) =>
+    const known = yield* Effect.forEach(clusters, ({ name }) =>
       Effect.map(desired.of(name), (set): Ask => {
-        if (target._tag === "Checks") return { cluster: name, target: Option.some(target) }
+        if (target._tag === "Checks") return { cluster: name, target: Result.succeed(target) }
         const found = Option.getOrUndefined(set)?.set.probes.find((probe) => probe.name === target.probe.name)
         return {
           cluster: name,
           target: found === undefined
-            ? Option.none()
-            : Option.some({ _tag: "Probe", probe: { namespace: found.namespace, name: found.name } })
+            ? Result.fail(NOT_GIVEN)
+            : Result.succeed({ _tag: "Probe", probe: { namespace: found.namespace, name: found.name } })
         }
       }))
-    return all.filter((ask) => Option.isSome(ask.target) || filter.clusters?.includes(ask.cluster) === true)
+    const isNamed = (cluster: string): boolean => filter.clusters?.includes(cluster) === true
+    const missing = yield* Effect.filter(
+      [...new Set(filter.clusters)],
+      (name) => Effect.map(desired.cluster(name), Option.isNone)
+    )
+    return [
+      ...known.filter(({ cluster, target }) => Result.isSuccess(target) || isNamed(cluster)),
+      ...missing.map((cluster): Ask => ({ cluster, target: Result.fail(NO_SUCH) }))
+    ]
   })
 
   const runOn = ({ cluster, target }: Ask, options: {
@@ -59,8 +72,8 @@ const make = Effect.gen(function*() {
         outcome,
         ...(message === undefined ? {} : { message })
       })
-    if (Option.isNone(target)) return ended("refused", "the Probe is not given to this cluster")
-    const asked = target.value
+    if (Result.isFailure(target)) return ended("refused", target.failure)
+    const asked = target.success
     return Stream.unwrap(Effect.gen(function*() {
       const link = yield* links.find(cluster)
       const done = yield* Ref.make(false)
