@@ -13,6 +13,8 @@ export interface JobRequest {
   readonly timeout: Duration.Duration
   /** When whatever the run created may be swept. */
   readonly expiresAt: DateTime.Utc
+  /** Checkers that earlier runs reported: in a run that breaks, those it did not reach are UNKNOWN with its cause. */
+  readonly known?: ReadonlyArray<string> | undefined
 }
 
 export class JobRunner extends Context.Service<JobRunner, {

@@ -1,0 +1,153 @@
+/** The agent as a whole: one cluster's Probes, run and told, for a master or without one. */
+import { Context, Effect, Layer, Option, type Redacted, Stream } from "effect"
+import { hostname } from "node:os"
+import { join } from "node:path"
+import type { Profile } from "../domain/Profile.ts"
+import { HealthServer } from "../infra/health/HealthServer.ts"
+import * as KubeHttp from "../infra/kube/http/KubeHttp.ts"
+import type { Kube } from "../infra/kube/Kube.ts"
+import type { KubeConnection } from "../infra/kube/KubeConnection.ts"
+import { whileLeading } from "../infra/kube/LeaderElection.ts"
+import { LinkClient } from "../infra/link/LinkClient.ts"
+import * as WebSocketTransport from "../infra/link/WebSocketTransport.ts"
+import { ClusterIdentity } from "../infra/pki/ClusterIdentity.ts"
+import { CredentialStore } from "../infra/pki/CredentialStore.ts"
+import * as Sqlite from "../infra/sql/Sqlite.ts"
+import type { AnyProbe } from "../probes/Probe.ts"
+import { ClusterFacts } from "./ClusterFacts.ts"
+import * as ControlServer from "./ControlServer.ts"
+import { Execution } from "./Execution.ts"
+import type { JobRunner } from "./JobRunner.ts"
+import * as KubeGateway from "./KubeGateway.ts"
+import * as NoJobs from "./noJobs.ts"
+import { Outbox } from "./Outbox.ts"
+import { ProbeStore } from "./ProbeStore.ts"
+import { randomSuffix } from "./RunScratch.ts"
+import * as Scheduler from "./Scheduler.ts"
+import { Standings } from "./Standings.ts"
+import { StatusWriter } from "./StatusWriter.ts"
+import * as Sweeping from "./Sweeping.ts"
+import * as Uplinking from "./Uplinking.ts"
+
+/** The Lease by which one of several agents of a cluster works. */
+export const LEASE = "kubeprober-agent"
+
+export interface StandaloneOptions {
+  readonly connection: KubeConnection
+  /** Where Probes are, and what they create. */
+  readonly probeNamespace: string
+  /** Whether Probes and their statuses are resources of the cluster, or nothing of ours is installed there. */
+  readonly mode: "resources" | "memory"
+  /** For what the agent keeps over restarts; made when there is none. One agent's alone. */
+  readonly stateFolder: string
+  /** The catalogue and the user's own modules: what checks may use. */
+  readonly available: ReadonlyArray<AnyProbe>
+  /** Of the agent. */
+  readonly version: string
+  /** What probes may write; `standard` with resources, `observe` without. */
+  readonly profile?: Profile | undefined
+  /** Runs container probes; without it those are UNKNOWN. */
+  readonly jobs?: Layer.Layer<JobRunner, never, Kube> | undefined
+}
+
+export interface AgentOptions extends StandaloneOptions {
+  /** `https://host:port`. */
+  readonly master: string
+  /** Needed until the agent has a certificate. */
+  readonly joinToken?: Redacted.Redacted<string> | undefined
+}
+
+/** Both forms. */
+export type AnyOptions = StandaloneOptions & Partial<Pick<AgentOptions, "master" | "joinToken">>
+
+const profileOf = ({ mode, profile }: StandaloneOptions): Profile =>
+  profile ?? (mode === "resources" ? "standard" : "observe")
+
+/** What runs Probes, whoever they come from. */
+const working = (options: StandaloneOptions, outbox: "kept" | "none") => {
+  const { available, mode, probeNamespace } = options
+  const database = Sqlite.layer({ file: join(options.stateFolder, "agent.db"), synchronous: "FULL" })
+  const kept = mode === "memory" || outbox === "kept" ? database : Layer.empty
+  const state = mode === "resources"
+    ? StatusWriter.layerKubernetes.pipe(Layer.provideMerge(Standings.layerKubernetes(probeNamespace)))
+    : Layer.merge(StatusWriter.layerNone, Standings.layerSqlite.pipe(Layer.provide(database)))
+  return Scheduler.layer.pipe(
+    Layer.provideMerge(Execution.layer({ available, probeNamespace, profile: profileOf(options) })),
+    Layer.provideMerge(Layer.mergeAll(
+      state,
+      outbox === "kept" ? Outbox.layerSqlite().pipe(Layer.provide(database)) : Outbox.layerNone,
+      mode === "resources"
+        ? ProbeStore.layerKubernetes({ namespace: probeNamespace, available })
+        : ProbeStore.layerMemory({ available }),
+      options.jobs ?? NoJobs.layer,
+      profileOf(options) === "observe" ? Layer.empty : Sweeping.layer({ namespace: probeNamespace })
+    )),
+    Layer.provideMerge(Layer.mergeAll(ClusterFacts.layer({ version: options.version }), kept)),
+    Layer.provideMerge(KubeHttp.layer(options.connection))
+  )
+}
+
+/** Without a master: Probe in, ProbeStatus out. */
+export const layerStandalone = (options: StandaloneOptions) => working(options, "none")
+
+/** Linked to a master, for as long as the layer. Fails for an address or a token that cannot be read, and for its files. */
+export const layer = (options: AgentOptions) =>
+  Uplinking.layer.pipe(
+    Layer.provideMerge(LinkClient.layer({ master: options.master, joinToken: options.joinToken })),
+    Layer.provide([
+      WebSocketTransport.layer,
+      KubeGateway.layer(options.connection),
+      ControlServer.layer({ available: options.available, probeNamespace: options.probeNamespace }),
+      options.mode === "resources"
+        ? ClusterIdentity.layer.pipe(Layer.provide(CredentialStore.layerSecrets(options.probeNamespace)))
+        : ClusterIdentity.layer.pipe(Layer.provide(CredentialStore.layerFiles(options.stateFolder)))
+    ]),
+    Layer.provideMerge(working(options, "kept"))
+  )
+
+/** What an agent of either form offers. */
+const built = (options: AnyOptions) =>
+  options.master === undefined
+    ? Layer.build(layerStandalone(options))
+    : Layer.build(layer({ ...options, master: options.master }))
+
+/**
+ * Runs an agent until it is interrupted. Of several with resources in one cluster one works and the others wait, by the
+ * Lease {@link LEASE}; they are ready all the same.
+ */
+export const run = Effect.fnUntraced(
+  function*(
+    options: AnyOptions & {
+      /** Where `/healthz` and `/readyz` answer. */
+      readonly health?: { readonly host: string; readonly port: number } | undefined
+    }
+  ) {
+    let store: ProbeStore["Service"] | undefined
+    /** One that waits for its turn has nothing to do, and does that. */
+    const unready = Effect.suspend(() =>
+      store === undefined
+        ? Effect.succeed(undefined)
+        : Effect.map(
+          Effect.timeoutOption(Stream.runHead(store.probes), "1 second"),
+          Option.match({
+            onNone: () => "the Probes of this cluster cannot be read; see the agent's log",
+            onSome: () => undefined
+          })
+        )
+    )
+    if (options.health !== undefined) yield* Layer.build(HealthServer.layer({ ...options.health, unready }))
+    const work = Effect.scoped(Effect.gen(function*() {
+      const context = yield* built(options)
+      store = Context.get(context, ProbeStore)
+      return yield* Effect.never
+    })).pipe(Effect.ensuring(Effect.sync(() => {
+      store = undefined
+    })))
+    if (options.mode === "memory") return yield* work
+    return yield* whileLeading({
+      lease: { name: LEASE, namespace: options.probeNamespace },
+      identity: `${hostname()}-${yield* randomSuffix}`
+    }, work).pipe(Effect.provide(KubeHttp.layer(options.connection)))
+  },
+  Effect.scoped
+)

@@ -1,0 +1,274 @@
+/**
+ * Runs one Probe once, and sees to it that every checker of it has something to say of this run.
+ *
+ * Whatever happens, no checker is left with what it said before: what could not be run, was not finished or is not known
+ * here is UNKNOWN with its cause.
+ */
+import { Cause, Context, DateTime, Duration, Effect, Exit, Layer, Option, Result, Semaphore } from "effect"
+import type { ProbeLayer } from "../domain/ProbeLayer.ts"
+import { type Profile, permits } from "../domain/Profile.ts"
+import * as Report from "../domain/Report.ts"
+import type { RunId, RunRecord, Trigger } from "../domain/Run.ts"
+import { Kube } from "../infra/kube/Kube.ts"
+import { checkerCodes } from "../probes/CheckerCodes.ts"
+import type { AnyProbe, Check } from "../probes/Probe.ts"
+import { JobRunner } from "./JobRunner.ts"
+import { Outbox } from "./Outbox.ts"
+import { BACKSTOP, checksOf, cleanupOf, hasChecker, planOf } from "./probePlan.ts"
+import type { StoredProbe } from "./ProbeStore.ts"
+import * as Round from "./Round.ts"
+import { Standings } from "./Standings.ts"
+import { StatusWriter } from "./StatusWriter.ts"
+
+/** Checks that run at a time inside the agent, by their schedule; as many again when people ask. */
+const CHECKS_AT_ONCE = 8
+
+/** Of these, how many one Probe may have. */
+const CHECKS_OF_ONE = 4
+
+/** Jobs at a time: each is a pod in the cluster. */
+const JOBS_AT_ONCE = 2
+
+/** How long after its deadline a run's objects are left alone by the sweeper. */
+const SWEEP_GRACE = Duration.minutes(10)
+
+export interface RunRequest {
+  readonly probe: StoredProbe
+  readonly run: RunId
+  readonly trigger: Trigger
+  /** Instead of the policy's. */
+  readonly timeout?: Duration.Duration | undefined
+  /** Tell only who asked: nothing is kept of it. For checks that belong to no Probe. */
+  readonly unkept?: boolean | undefined
+  /** Is told of each record as it is there, and must return soon. */
+  readonly onRecord?: ((record: RunRecord) => Effect.Effect<void>) | undefined
+}
+
+export interface ExecutionOptions {
+  /** The catalogue and the user's own modules. */
+  readonly available: ReadonlyArray<AnyProbe>
+  /** Where probes create objects. */
+  readonly probeNamespace: string
+  /** What probes may write. */
+  readonly profile: Profile
+}
+
+export class Execution extends Context.Service<Execution, {
+  /** Runs it to its end; records go to the status, the outbox and whoever asked. When interrupted, cleanup still happens. */
+  readonly run: (request: RunRequest) => Effect.Effect<void>
+}>()("kubeprober/agent/Execution") {
+  static readonly layer = (
+    options: ExecutionOptions
+  ): Layer.Layer<Execution, never, Kube | JobRunner | Outbox | Standings | StatusWriter> =>
+    Layer.effect(Execution, make(options))
+}
+
+/** One checker's say, before it is known how the checker stands. */
+interface Said {
+  readonly report: Report.Report
+  readonly layer: ProbeLayer
+}
+
+const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
+  const kube = yield* Kube
+  const jobs = yield* JobRunner
+  const outbox = yield* Outbox
+  const standings = yield* Standings
+  const writer = yield* StatusWriter
+  const scheduled = yield* Semaphore.make(CHECKS_AT_ONCE)
+  const asked = yield* Semaphore.make(CHECKS_AT_ONCE)
+  const jobPermits = yield* Semaphore.make(JOBS_AT_ONCE)
+
+  const unknown = (checker: string, finding: Report.Finding, startedAt: DateTime.Utc) =>
+    Effect.map(DateTime.now, (now) =>
+      Report.fromFindings({
+        checker,
+        findings: [finding],
+        summary: "",
+        startedAt,
+        duration: Math.max(0, Duration.toMillis(DateTime.distance(startedAt, now)))
+      }))
+
+  const forbidden = (check: Check): Report.Finding | undefined =>
+    permits(options.profile, check.probe.writes) ? undefined : checkerCodes.ACCESS_MISSING({
+      message: `not run: ${check.probe.id} writes (${check.probe.writes}) and this agent's profile is ` +
+        `${options.profile}; give the agent a profile that permits it, or leave the check out here`,
+      evidence: { writes: check.probe.writes, profile: options.profile }
+    })
+
+  const runChecks = Effect.fnUntraced(function*(
+    { probe, run, trigger }: RunRequest,
+    startedAt: DateTime.Utc,
+    deadline: Duration.Duration,
+    say: (said: Said) => Effect.Effect<void>
+  ) {
+    const layerOf = (check: Check) => probe.spec.layer ?? check.probe.layer
+    const runnable: Array<Check> = []
+    for (const planned of checksOf(probe, options.available)) {
+      if (planned._tag === "Unknown") {
+        const finding = checkerCodes.INVALID_CONFIG({
+          message: `not in the agent's catalogue: ${planned.use}; update the agent or load the module that has it`
+        })
+        yield* say({
+          report: yield* unknown(planned.name, finding, startedAt),
+          layer: probe.spec.layer ?? "kubernetes"
+        })
+        continue
+      }
+      const finding = forbidden(planned.check)
+      if (finding === undefined) runnable.push(planned.check)
+      else {
+        const report = yield* unknown(planned.check.name, finding, startedAt)
+        yield* say({ report, layer: layerOf(planned.check) })
+      }
+    }
+    if (runnable.length === 0) return
+    const permits = Math.min(CHECKS_OF_ONE, runnable.length)
+    yield* Round.run({
+      checks: runnable,
+      context: {
+        runId: run,
+        probeNamespace: options.probeNamespace,
+        expiresAt: DateTime.addDuration(startedAt, Duration.sum(deadline, SWEEP_GRACE))
+      },
+      concurrency: permits,
+      onEvent: (event) =>
+        event._tag === "Started" ? Effect.void : Effect.gen(function*() {
+          const { check, result } = event
+          const layer = layerOf(check)
+          yield* say({ report: result.report, layer })
+          yield* Option.match(result.cleanup, {
+            onSome: (report) => say({ report, layer }),
+            onNone: () => Effect.void
+          })
+        })
+    }).pipe(
+      Effect.provideService(Kube, kube),
+      (trigger === "manual" ? asked : scheduled).withPermits(permits)
+    )
+  })
+
+  const runTemplate = Effect.fnUntraced(function*(
+    { probe, run }: RunRequest,
+    template: NonNullable<StoredProbe["spec"]["template"]>,
+    startedAt: DateTime.Utc,
+    deadline: Duration.Duration,
+    known: ReadonlyArray<string>,
+    say: (said: Said) => Effect.Effect<void>
+  ) {
+    const reports = yield* jobs.run({
+      probe,
+      template,
+      configs: probe.spec.configs ?? [],
+      runId: run,
+      timeout: deadline,
+      expiresAt: DateTime.addDuration(startedAt, Duration.sum(deadline, SWEEP_GRACE)),
+      known
+    }).pipe(jobPermits.withPermits(1))
+    yield* Effect.forEach(reports, (report) => say({ report, layer: probe.spec.layer ?? "kubernetes" }), {
+      discard: true
+    })
+  })
+
+  const run = Effect.fn("Execution.run")(function*(request: RunRequest) {
+    const { probe, run, trigger } = request
+    const ref = { namespace: probe.namespace, name: probe.name }
+    const startedAt = yield* DateTime.now
+    const before = yield* standings.of(probe)
+    const plan = planOf(probe)
+    const failureThreshold = Result.isSuccess(plan) ? plan.success.failureThreshold : 1
+    const said = new Set<string>()
+
+    const say = Effect.fnUntraced(function*({ layer, report }: Said) {
+      said.add(report.checker)
+      const standing = request.unkept === true
+        ? { status: report.status, since: report.startedAt, consecutiveFailures: 0 }
+        : yield* standings.take(probe, report, failureThreshold)
+      const record: RunRecord = { run, probe: ref, layer, trigger, report, standing }
+      if (request.unkept !== true) {
+        yield* outbox.append([record])
+        yield* writer.changed(probe)
+      }
+      if (request.onRecord !== undefined) yield* request.onRecord(record)
+    }, Effect.uninterruptible)
+
+    const expected = probe.spec.checks === undefined
+      ? [...before.checkers.keys()]
+      : probe.spec.checks.map(({ name }) => name)
+    const layerOf = (checker: string): ProbeLayer => {
+      const use = probe.spec.checks?.find(({ name }) => name === checker)?.use
+      return probe.spec.layer ?? options.available.find(({ id }) => id === use)?.layer ?? "kubernetes"
+    }
+    /** What has not been said is UNKNOWN. */
+    const sayOfAll = (finding: Report.Finding) =>
+      Effect.forEach(
+        (expected.length === 0 ? [probe.name] : expected).filter((name) => !said.has(name)),
+        Effect.fnUntraced(function*(checker: string) {
+          yield* say({ report: yield* unknown(checker, finding, startedAt), layer: layerOf(checker) })
+        }),
+        { discard: true }
+      )
+
+    if (Result.isFailure(plan)) {
+      yield* sayOfAll(checkerCodes.INVALID_CONFIG({
+        message: `Probe ${ref.namespace}/${ref.name} cannot run: ${plan.failure}`
+      }))
+    } else {
+      const { template } = probe.spec
+      const given = request.timeout ?? probe.spec.policy?.timeout
+      const deadline = given ?? (template === undefined ? BACKSTOP : plan.success.timeout)
+      const program = template === undefined
+        ? runChecks(request, startedAt, deadline, say)
+        : runTemplate(request, template, startedAt, deadline, expected, say)
+      // A Job is ended by its own deadline, which says more of it.
+      const patience = template === undefined ? deadline : Duration.sum(deadline, SWEEP_GRACE)
+      const exit = yield* Effect.exit(Effect.timeoutOption(program, patience))
+      if (Exit.isFailure(exit)) {
+        if (Cause.hasInterruptsOnly(exit.cause)) return yield* Effect.failCause(exit.cause)
+        yield* Effect.logError("a run failed for a reason of the agent's own", exit.cause)
+        yield* sayOfAll(checkerCodes.CHECKER_FAILED({
+          message: `the agent could not run it: ${Cause.pretty(exit.cause).split("\n")[0] ?? "unknown cause"}`
+        }))
+      } else if (Option.isNone(exit.value)) {
+        yield* sayOfAll(checkerCodes.TIMED_OUT({
+          message: `not finished within the Probe's ${Duration.format(deadline)}`
+        }))
+      } else {
+        yield* sayOfAll(checkerCodes.CHECKER_FAILED({ message: "the run ended without a word of this checker" }))
+      }
+    }
+
+    // What a former run left behind has been told as such; this one left nothing.
+    const now = yield* DateTime.now
+    yield* Effect.forEach(
+      expected.map(cleanupOf).filter((name) => before.checkers.has(name) && !said.has(name)),
+      (checker) =>
+        say({
+          report: Report.fromFindings({
+            checker,
+            findings: [],
+            summary: "nothing was left behind",
+            startedAt,
+            duration: 0
+          }),
+          layer: layerOf(checker.slice(0, -"/cleanup".length))
+        }),
+      { discard: true }
+    )
+    if (request.unkept === true) return
+    yield* standings.finish(probe, {
+      startedAt,
+      current: (checker) => said.has(checker) || (probe.spec.checks !== undefined && hasChecker(probe, checker))
+    })
+    yield* writer.changed(probe)
+    yield* Effect.logDebug("ran").pipe(
+      Effect.annotateLogs({
+        probe: `${ref.namespace}/${ref.name}`,
+        run,
+        took: Duration.format(DateTime.distance(startedAt, now))
+      })
+    )
+  })
+
+  return Execution.of({ run })
+})

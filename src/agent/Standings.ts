@@ -1,0 +1,186 @@
+/**
+ * How every checker of this cluster stands: what the failure threshold and `since` of the next report follow from. Kept
+ * over restarts, in the ProbeStatus resources or in the agent's file.
+ */
+import { Context, type DateTime, Deferred, Effect, Layer, Schedule, Schema } from "effect"
+import { SqlClient } from "effect/sql"
+import { createHash } from "node:crypto"
+import { type CheckerState, observe, stand } from "../domain/CheckerState.ts"
+import { canonical } from "../domain/DesiredSet.ts"
+import { CheckerStatus, toState } from "../domain/kinds/ProbeStatus.ts"
+import type { Report } from "../domain/Report.ts"
+import type { Standing } from "../domain/Run.ts"
+import { Timestamp } from "../domain/Timestamp.ts"
+import { Kube } from "../infra/kube/Kube.ts"
+import { ProbeStatus } from "../infra/kube/resources/kubeprober.ts"
+import { type MigrationFailed, type Migrations, migrate } from "../infra/sql/Migrations.ts"
+import { type StoredProbe, keyOf } from "./ProbeStore.ts"
+
+/** On a ProbeStatus: which spec was last run to its end, and when that run started. */
+export const RAN_ANNOTATION = "kubeprober.io/ran"
+export const RAN_AT_ANNOTATION = "kubeprober.io/ran-at"
+
+/** What is known of one Probe. */
+export interface ProbeKnowledge {
+  readonly checkers: ReadonlyMap<string, CheckerState>
+  /** The last run that came to its end. */
+  readonly ran?: { readonly digest: string; readonly at: DateTime.Utc } | undefined
+}
+
+const nothing: ProbeKnowledge = { checkers: new Map() }
+
+/** Tells two specs apart, over restarts and whatever the order of their fields. */
+export const digestOf = ({ name, namespace, spec }: StoredProbe): string =>
+  createHash("sha256").update(canonical({ probes: [{ namespace, name, spec }], extraInfo: {} })).digest("hex")
+
+export class Standings extends Context.Service<Standings, {
+  /** Completes when what was known before the agent's start is known again. */
+  readonly seeded: Effect.Effect<void>
+  readonly of: (probe: StoredProbe) => Effect.Effect<ProbeKnowledge>
+  /** Takes in a report; how its checker stands now. */
+  readonly take: (probe: StoredProbe, report: Report, failureThreshold: number) => Effect.Effect<Standing>
+  /** A run came to its end. Checkers that are not `current` are forgotten. */
+  readonly finish: (
+    probe: StoredProbe,
+    run: { readonly startedAt: DateTime.Utc; readonly current: (checker: string) => boolean }
+  ) => Effect.Effect<void>
+  /** Forgets all Probes but these. */
+  readonly retain: (probes: ReadonlyArray<StoredProbe>) => Effect.Effect<void>
+}>()("kubeprober/agent/Standings") {
+  /** For one life of the process. */
+  static readonly layerMemory: Layer.Layer<Standings> = Layer.effect(
+    Standings,
+    Effect.map(make(() => Effect.void, () => Effect.void), ({ standings }) => ({ ...standings, seeded: Effect.void }))
+  )
+
+  /** Begins with what the ProbeStatus resources of the namespace say; the `StatusWriter` writes them. */
+  static readonly layerKubernetes = (namespace: string): Layer.Layer<Standings, never, Kube> =>
+    Layer.effect(Standings, makeKubernetes(namespace))
+
+  /** In the agent's file. */
+  static readonly layerSqlite: Layer.Layer<Standings, MigrationFailed, SqlClient.SqlClient> = Layer.effect(
+    Standings,
+    Effect.suspend(() => makeSqlite)
+  )
+}
+
+function make(
+  keep: (key: string, knowledge: ProbeKnowledge) => Effect.Effect<void>,
+  forget: (keys: ReadonlyArray<string>) => Effect.Effect<void>
+) {
+  return Effect.sync(() => {
+    const known = new Map<string, ProbeKnowledge>()
+    const standings: Omit<Standings["Service"], "seeded"> = {
+      of: (probe) => Effect.sync(() => known.get(keyOf(probe)) ?? nothing),
+      take: (probe, report, failureThreshold) =>
+        Effect.sync(() => {
+          const before = known.get(keyOf(probe)) ?? nothing
+          const previous = before.checkers.get(report.checker)
+          const checkers = new Map(before.checkers)
+          checkers.set(report.checker, observe(previous, report, failureThreshold))
+          known.set(keyOf(probe), { ...before, checkers })
+          return stand(previous, report, failureThreshold)
+        }),
+      finish: (probe, run) =>
+        Effect.suspend(() => {
+          const before = known.get(keyOf(probe)) ?? nothing
+          const knowledge = {
+            checkers: new Map([...before.checkers].filter(([name]) => run.current(name))),
+            ran: { digest: digestOf(probe), at: run.startedAt }
+          }
+          known.set(keyOf(probe), knowledge)
+          return keep(keyOf(probe), knowledge)
+        }),
+      retain: (probes) =>
+        Effect.suspend(() => {
+          const staying = new Set(probes.map(keyOf))
+          const gone = [...known.keys()].filter((key) => !staying.has(key))
+          for (const key of gone) known.delete(key)
+          return gone.length === 0 ? Effect.void : forget(gone)
+        })
+    }
+    const seed = (key: string, knowledge: ProbeKnowledge) => {
+      if (!known.has(key)) known.set(key, knowledge)
+    }
+    return { standings, seed }
+  })
+}
+
+const statesOf = (checkers: ReadonlyArray<CheckerStatus>): ReadonlyMap<string, CheckerState> =>
+  new Map(checkers.flatMap((checker) => {
+    const state = toState(checker)
+    return state === undefined ? [] : [[state.name, state] as const]
+  }))
+
+const seedRetries = Schedule.min([Schedule.exponential("500 millis"), Schedule.spaced("15 seconds")]).pipe(
+  Schedule.jittered
+)
+
+const decodeTime = Schema.decodeUnknownOption(Timestamp)
+
+const ranOf = (annotations: Readonly<Record<string, string>> | undefined): ProbeKnowledge["ran"] => {
+  const digest = annotations?.[RAN_ANNOTATION]
+  const at = decodeTime(annotations?.[RAN_AT_ANNOTATION])
+  return digest === undefined || at._tag === "None" ? undefined : { digest, at: at.value }
+}
+
+const makeKubernetes = Effect.fnUntraced(function*(namespace: string) {
+  const kube = yield* Kube
+  const { seed, standings } = yield* make(() => Effect.void, () => Effect.void)
+  const seeded = yield* Deferred.make<void>()
+  yield* kube.list(ProbeStatus, { namespace }).pipe(
+    Effect.tapError((error) => Effect.logWarning(`earlier results cannot be read: ${error.message}`)),
+    Effect.retry({ schedule: seedRetries, while: ({ reason }) => reason._tag !== "Undecodable" }),
+    Effect.map(({ items }) => {
+      for (const { metadata, spec } of items) {
+        seed(keyOf({ namespace, name: metadata.name ?? "" }), {
+          checkers: statesOf(spec?.checkers ?? []),
+          ran: ranOf(metadata.annotations)
+        })
+      }
+    }),
+    Effect.ignore,
+    Effect.andThen(Deferred.succeed(seeded, undefined)),
+    Effect.forkScoped
+  )
+  return Standings.of({ ...standings, seeded: Deferred.await(seeded) })
+})
+
+const migrations: Migrations = {
+  "1_standings": ["CREATE TABLE standings (probe TEXT PRIMARY KEY, knowledge TEXT NOT NULL) WITHOUT ROWID"]
+}
+
+const Knowledge = Schema.fromJsonString(Schema.Struct({
+  checkers: Schema.Array(CheckerStatus),
+  ran: Schema.optionalKey(Schema.Struct({ digest: Schema.String, at: Timestamp }))
+}))
+const Rows = Schema.Array(Schema.Struct({ probe: Schema.String, knowledge: Knowledge }))
+
+const makeSqlite = Effect.gen(function*() {
+  const sql = yield* SqlClient.SqlClient
+  yield* migrate("standings", migrations)
+  const unkept = (effect: Effect.Effect<unknown, { readonly message: string }>) =>
+    effect.pipe(
+      Effect.catch((error) => Effect.logError(`how checkers stand could not be kept: ${error.message}`)),
+      Effect.asVoid
+    )
+  const { seed, standings } = yield* make(
+    (probe, { checkers, ran }) =>
+      unkept(Effect.flatMap(
+        Schema.encodeEffect(Knowledge)({ checkers: [...checkers.values()], ...(ran === undefined ? {} : { ran }) }),
+        (knowledge) => sql`INSERT OR REPLACE INTO standings (probe, knowledge) VALUES (${probe}, ${knowledge})`
+      )),
+    (probes) =>
+      unkept(sql`DELETE FROM standings WHERE probe IN (SELECT value FROM json_each(${JSON.stringify(probes)}))`)
+  )
+  yield* sql`SELECT probe, knowledge FROM standings`.pipe(
+    Effect.flatMap(Schema.decodeUnknownEffect(Rows)),
+    Effect.map((rows) => {
+      for (const { knowledge: { checkers, ran }, probe } of rows) {
+        seed(probe, { checkers: statesOf(checkers), ...(ran === undefined ? {} : { ran }) })
+      }
+    }),
+    Effect.catch((error) => Effect.logError(`how checkers stood could not be read: ${error.message}`))
+  )
+  return Standings.of({ ...standings, seeded: Effect.void })
+})

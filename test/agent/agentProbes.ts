@@ -1,0 +1,31 @@
+/** Probes for agents in tests: one that is always well, and one that says what it is told to. */
+import { Effect, Schema } from "effect"
+import * as Outcome from "../../src/probes/Outcome.ts"
+import * as Probe from "../../src/probes/Probe.ts"
+import { codes } from "./Checks.ts"
+
+const common = {
+  layer: "kubernetes",
+  proves: "a test",
+  writes: "nothing",
+  needs: [],
+  timeout: "10 seconds",
+  codes
+} as const
+
+export const steady = Probe.make("test.steady", {
+  ...common,
+  config: Probe.NoConfig,
+  run: () => Effect.succeed(Outcome.make("it is well"))
+})
+
+export const brittle = Probe.make("test.brittle", {
+  ...common,
+  config: Schema.Struct({ status: Schema.Literals(["PASS", "WARN", "ERROR"]) }),
+  run: ({ status }) =>
+    status === "PASS"
+      ? Effect.succeed(Outcome.make("it is well"))
+      : status === "WARN"
+      ? codes.TIRED.fail({ message: "it is tired" })
+      : codes.BROKEN.fail({ message: "it is broken" })
+})

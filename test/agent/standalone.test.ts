@@ -1,0 +1,170 @@
+/** An agent without a master on a real API server: Probe in, ProbeStatus out. */
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { assert, describe, layer } from "@effect/vitest"
+import { Effect, FileSystem, Layer, Redacted, References, type Scope } from "effect"
+import { readFileSync, readdirSync } from "node:fs"
+import * as Agent from "../../src/agent/Agent.ts"
+import { Kube } from "../../src/infra/kube/Kube.ts"
+import * as KubeConnection from "../../src/infra/kube/KubeConnection.ts"
+import { Probe, ProbeStatus } from "../../src/infra/kube/resources/kubeprober.ts"
+import type { LocalCluster } from "../../src/local/LocalCluster.ts"
+import { TestCluster, eventually } from "../clusters/TestCluster.ts"
+import { brittle, steady } from "./agentProbes.ts"
+
+const NAMESPACE = "kubeprober"
+const crds = new URL("../../crds/", import.meta.url)
+
+const connectionOf = (cluster: LocalCluster["Service"]) =>
+  KubeConnection.make({
+    cluster: cluster.name,
+    server: cluster.server,
+    identity: {
+      tls: { ca: cluster.caCertPem, cert: cluster.adminCertPem, key: Redacted.make(cluster.adminKeyPem) }
+    }
+  })
+
+const install = Effect.gen(function*() {
+  const { apply, kubectl } = yield* TestCluster
+  yield* apply(...readdirSync(crds).map((file) => readFileSync(new URL(file, crds), "utf8")))
+  yield* kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+  yield* apply({ apiVersion: "v1", kind: "Namespace", metadata: { name: NAMESPACE } })
+})
+
+/** An agent for as long as the scope, with a state of its own. */
+const startAgent: Effect.Effect<void, unknown, TestCluster | Scope.Scope | FileSystem.FileSystem> = Effect.gen(
+  function*() {
+    const { cluster } = yield* TestCluster
+    const stateFolder = yield* (yield* FileSystem.FileSystem).makeTempDirectoryScoped()
+    yield* Layer.build(Layer.fresh(Agent.layerStandalone({
+      connection: connectionOf(cluster),
+      probeNamespace: NAMESPACE,
+      mode: "resources",
+      stateFolder,
+      available: [steady, brittle],
+      version: "test"
+    })))
+  }
+).pipe(Effect.provideService(References.MinimumLogLevel, process.env["TEST_LOG"] === undefined ? "None" : "Debug"))
+
+const probeOf = (name: string, spec: object) => ({
+  apiVersion: "kubeprober.erda.cloud/v1",
+  kind: "Probe",
+  metadata: { name, namespace: NAMESPACE },
+  spec
+})
+
+const statusOf = Effect.fnUntraced(function*(name: string) {
+  const kube = yield* Kube
+  return yield* kube.get(ProbeStatus, { name, namespace: NAMESPACE }).pipe(Effect.orElseSucceed(() => undefined))
+})
+
+describe("standalone", () => {
+  layer(Layer.merge(TestCluster.layer({ name: "standalone" }), NodeServices.layer), {
+    excludeTestServices: true,
+    timeout: "120 seconds"
+  })((it) => {
+    it.effect("a Probe's checkers are in the ProbeStatus of its name, which goes with it", () =>
+      Effect.gen(function*() {
+        yield* install
+        const { apply, kubectl } = yield* TestCluster
+        const kube = yield* Kube
+        yield* startAgent
+        yield* apply(probeOf("mixed", {
+          checks: [
+            { name: "steady", use: "test.steady" },
+            { name: "brittle", use: "test.brittle", with: { status: "ERROR" } },
+            { name: "odd", use: "test.nowhere" },
+            { name: "wrong", use: "test.brittle", with: { status: "BANANA" } }
+          ],
+          policy: { interval: "1h" }
+        }))
+        const status = yield* eventually(
+          statusOf("mixed"),
+          (found) =>
+            found?.spec?.checkers?.every(({ lastRun }) => lastRun !== undefined) === true &&
+            found.status?.status === "ERROR",
+          { within: "30 seconds" }
+        ).pipe(Effect.timeout("40 seconds"))
+        const shown = Object.fromEntries(
+          (status?.spec?.checkers ?? []).map(({ code, name, status: s }) => [name, [s, code]])
+        )
+        assert.deepStrictEqual(shown, {
+          brittle: ["ERROR", "BROKEN"],
+          odd: ["UNKNOWN", "INVALID_CONFIG"],
+          steady: ["PASS", undefined],
+          wrong: ["UNKNOWN", "INVALID_CONFIG"]
+        })
+        assert.strictEqual(status?.status?.failing, "1/4")
+        assert.isDefined(status?.status?.staleAt)
+        const probe = yield* kube.get(Probe, { name: "mixed", namespace: NAMESPACE })
+        assert.strictEqual(status?.metadata.ownerReferences?.[0]?.uid, probe.metadata.uid)
+        const table = yield* kubectl("get", "kps", "-n", NAMESPACE)
+        assert.match(table, /mixed\s+ERROR\s+1\/4/)
+
+        // A checker that is no longer asked for is no longer shown.
+        yield* apply(probeOf("mixed", {
+          checks: [{ name: "steady", use: "test.steady" }],
+          policy: { interval: "1h" }
+        }))
+        yield* eventually(statusOf("mixed"), (found) => found?.status?.status === "PASS", { within: "30 seconds" })
+        const after = yield* statusOf("mixed")
+        assert.deepStrictEqual(after?.spec?.checkers?.map(({ name }) => name), ["steady"])
+        yield* kubectl("delete", "kp", "mixed", "-n", NAMESPACE)
+      }).pipe(Effect.scoped))
+
+    it.effect("a restart keeps standings, and does not run again what ran once", () =>
+      Effect.gen(function*() {
+        yield* install
+        const { apply } = yield* TestCluster
+        const failing = (consecutiveFailures: number) => (found: ProbeStatus | undefined) =>
+          found?.spec?.checkers?.[0]?.consecutiveFailures === consecutiveFailures
+        yield* apply(
+          probeOf("often", {
+            checks: [{ name: "brittle", use: "test.brittle", with: { status: "ERROR" } }],
+            policy: { interval: "2s", failureThreshold: 3 }
+          }),
+          probeOf("once", { checks: [{ name: "steady", use: "test.steady" }], policy: { runInterval: 0 } })
+        )
+        const first = yield* Effect.scoped(Effect.gen(function*() {
+          yield* startAgent
+          const once = yield* eventually(
+            statusOf("once"),
+            (found) => found?.metadata.annotations?.["kubeprober.io/ran"] !== undefined,
+            { within: "30 seconds" }
+          )
+          yield* eventually(statusOf("often"), failing(2), { within: "30 seconds" })
+          return { once, often: yield* statusOf("often") }
+        }))
+        const before = first.often?.spec?.checkers?.[0]
+        assert.strictEqual(before?.status, "INFO")
+        yield* startAgent
+        const red = yield* eventually(
+          statusOf("often"),
+          (found) => (found?.spec?.checkers?.[0]?.consecutiveFailures ?? 0) > (before?.consecutiveFailures ?? 9),
+          { within: "30 seconds" }
+        )
+        assert.strictEqual(red?.spec?.checkers?.[0]?.status, "ERROR")
+        yield* eventually(statusOf("often"), (found) => (found?.spec?.checkers?.[0]?.consecutiveFailures ?? 0) >= 5)
+        const once = yield* statusOf("once")
+        assert.strictEqual(
+          once?.spec?.checkers?.[0]?.lastRun?.toString(),
+          first.once?.spec?.checkers?.[0]?.lastRun?.toString()
+        )
+      }).pipe(Effect.scoped))
+
+    it.effect("what an agent that is gone has said is not shown as PASS by the next; what is suspended grows stale", () =>
+      Effect.gen(function*() {
+        yield* install
+        const { apply } = yield* TestCluster
+        const spec = { checks: [{ name: "steady", use: "test.steady" }], policy: { interval: "1s" } }
+        yield* apply(probeOf("lively", spec))
+        yield* startAgent
+        yield* eventually(statusOf("lively"), (found) => found?.status?.status === "PASS", { within: "30 seconds" })
+        yield* apply(probeOf("lively", { ...spec, policy: { interval: "1s", suspend: true } }))
+        const stale = yield* eventually(statusOf("lively"), (found) => found?.status?.status === "UNKNOWN", {
+          within: "30 seconds"
+        })
+        assert.match(stale?.spec?.checkers?.[0]?.message ?? "", /^no run since /)
+      }).pipe(Effect.scoped))
+  })
+})
