@@ -2,9 +2,14 @@
 import { Cause, Effect, Layer, Logger } from "effect"
 import { CliError, CliOutput, Command } from "effect/cli"
 import process from "node:process"
+import { agent } from "./commands/agent.ts"
 import { check } from "./commands/check.ts"
+import { cluster } from "./commands/cluster.ts"
 import { local } from "./commands/local.ts"
+import { master } from "./commands/master.ts"
+import { once } from "./commands/once.ts"
 import { probe } from "./commands/probe.ts"
+import { status } from "./commands/status.ts"
 import { up } from "./commands/up.ts"
 import { Exit } from "./ExitCode.ts"
 import { Screen, note } from "./Screen.ts"
@@ -12,7 +17,7 @@ import { version } from "./version.ts"
 
 const kubeprober = Command.make("kubeprober").pipe(
   Command.withDescription("Proves that Kubernetes clusters work, by doing in them what their users do"),
-  Command.withSubcommands([check, up, probe, local])
+  Command.withSubcommands([check, up, status, once, probe, cluster, master, agent, local])
 )
 
 const say = (failure: unknown): string => {

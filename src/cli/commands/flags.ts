@@ -1,8 +1,12 @@
 /** Flags that several commands share, named and defaulted alike. */
-import { Effect, Option, Schema } from "effect"
+import { Config, Effect, Option, Path, Schema } from "effect"
 import { Flag } from "effect/cli"
+import { DurationString } from "../../domain/Duration.ts"
+import { ProbeLayer } from "../../domain/ProbeLayer.ts"
 import { Profile } from "../../domain/Profile.ts"
+import type { FleetFilter } from "../../domain/rpc/Fleet.ts"
 import { Failure } from "../Failure.ts"
+import * as LabelSelector from "../LabelSelector.ts"
 import { listFormats, outputFormats } from "../output/OutputFormat.ts"
 
 /** `--x a,b --x c` gives `["a", "b", "c"]`. */
@@ -102,3 +106,124 @@ export const namespaceScope = (
 
 /** Flags of every command that checks clusters: which, with what, and how to tell. */
 export const checking = { kubeconfig, contexts, profile, only, except, modules, manifests, concurrency, failOn, output }
+
+const file = (name: string, description: string) =>
+  Flag.String(name).pipe(Flag.withDescription(description), Flag.withMetavar("FILE"), Flag.optional)
+
+/** Flags of every command that asks a master. */
+export const master = {
+  server: Flag.String("server").pipe(
+    Flag.withDescription(
+      "The master's API, such as https://master.example:9443; else $KUBEPROBER_SERVER, else the one on this machine"
+    ),
+    Flag.withMetavar("URL"),
+    Flag.optional
+  ),
+  tokenFile: file("token-file", "A file with the bearer token to show it; else $KUBEPROBER_TOKEN_FILE"),
+  caFile: file("certificate-authority", "The authority its certificate is signed by (PEM); else $KUBEPROBER_CA_FILE")
+}
+
+/** Flags that say which part of the fleet. */
+export const selecting = {
+  clusters: list("cluster").pipe(
+    Flag.withDescription("Only these clusters, comma-separated"),
+    Flag.withMetavar("NAME")
+  ),
+  selector: Flag.String("selector").pipe(
+    Flag.withAlias("l"),
+    Flag.withDescription("Only clusters with these labels, such as env=prod,region!=eu"),
+    Flag.withMetavar("SELECTOR"),
+    Flag.optional
+  ),
+  layers: Flag.Literals("layer", ProbeLayer.literals).pipe(
+    Flag.atLeast(0),
+    Flag.withDescription("Only this layer; may be repeated")
+  ),
+  probes: list("probe").pipe(Flag.withDescription("Only these Probes"), Flag.withMetavar("NAME"))
+}
+
+/** The filter that {@link selecting} says. */
+export const filterOf = Effect.fnUntraced(function*(options: {
+  readonly clusters: ReadonlyArray<string>
+  readonly selector: Option.Option<string>
+  readonly layers: ReadonlyArray<ProbeLayer>
+  readonly probes: ReadonlyArray<string>
+}): Effect.fn.Return<FleetFilter, Failure> {
+  const { clusters, layers, probes, selector } = options
+  return {
+    ...(clusters.length === 0 ? {} : { clusters }),
+    ...(Option.isNone(selector) ? {} : { clusterSelector: yield* LabelSelector.parse(selector.value) }),
+    ...(layers.length === 0 ? {} : { layers }),
+    ...(probes.length === 0 ? {} : { probes })
+  }
+})
+
+/** Which clusters a run is for. */
+export const onClusters = {
+  clusters: selecting.clusters,
+  selector: selecting.selector,
+  probeNamespace: Flag.String("namespace").pipe(
+    Flag.withAlias("n"),
+    Flag.withDescription("The namespace in the clusters that Probes are in"),
+    Flag.withDefault("kubeprober")
+  )
+}
+
+/** Checks of the catalogue, by id. */
+export const uses = list("use").pipe(
+  Flag.withDescription("Ids of the catalogue to run instead of a Probe, comma-separated"),
+  Flag.withMetavar("ID")
+)
+
+/** A host and a port. */
+export interface Address {
+  readonly host: string
+  readonly port: number
+}
+
+/** `host:port`, `[::1]:port`, or `:port` for all addresses. */
+const AddressFromString = Schema.String.check(
+  Schema.isPattern(/^(\[[0-9A-Fa-f:.]+\]|[^:[\]\s]*):\d{1,5}$/u, {
+    message: "write it like 127.0.0.1:8080, [::1]:8080 or :8080"
+  })
+)
+
+const addressOf = (text: string): Address => {
+  const at = text.lastIndexOf(":")
+  const host = text.slice(0, at).replace(/^\[(.*)\]$/u, "$1")
+  return { host: host === "" ? "0.0.0.0" : host, port: Number(text.slice(at + 1)) }
+}
+
+/** Where to listen; port 0 is any free one. */
+export const listen = (name: string, description: string, address?: string) => {
+  const flag = Flag.String(name).pipe(Flag.withDescription(description), Flag.withMetavar("HOST:PORT"))
+  return (address === undefined ? flag : Flag.withDefault(flag, address)).pipe(
+    Flag.withSchema(AddressFromString),
+    Flag.map(addressOf)
+  )
+}
+
+/** Names that go into a certificate. */
+export const names = (name: string, description: string) =>
+  list(name).pipe(Flag.withDescription(description), Flag.withMetavar("NAME"))
+
+/** Where a long-running command keeps what outlives it. */
+export const stateFolder = (command: string) =>
+  file(
+    "state",
+    `The folder of what outlives the process; else $XDG_STATE_HOME or ~/.local/state, kubeprober/${command}`
+  )
+
+/** The folder when none is given (https://specifications.freedesktop.org/basedir-spec/latest/). */
+export const defaultState = Effect.fnUntraced(function*(command: string) {
+  const path = yield* Path.Path
+  const home = yield* Config.String("XDG_STATE_HOME").pipe(
+    Config.orElse(() => Config.map(Config.String("HOME"), (home) => path.join(home, ".local", "state"))),
+    Effect.mapError(() => new Failure({ reason: "there is neither $XDG_STATE_HOME nor $HOME; give --state a folder" }))
+  )
+  return path.join(home, "kubeprober", command)
+})
+
+/** A length of time as in a Probe's policy: 90s, 5m, 1h30m. */
+export const duration = (name: string) =>
+  Flag.String(name).pipe(Flag.withMetavar("TIME"), Flag.withSchema(DurationString))

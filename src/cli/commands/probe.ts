@@ -7,6 +7,7 @@ import * as Structured from "../output/Structured.ts"
 import { DRY_RUN_NAMESPACE, STANDING_NAMESPACE } from "../probeNamespaces.ts"
 import { Screen, print } from "../Screen.ts"
 import * as flags from "./flags.ts"
+import { apply, get, remove } from "./probes.ts"
 
 /** Loaded when a command runs: `--help` needs none of it. */
 const load = Effect.promise(() => Promise.all([import("../Plan.ts"), import("../output/ProbeOutput.ts")]))
@@ -120,6 +121,6 @@ const roles = Command.make(
 )
 
 export const probe = Command.make("probe").pipe(
-  Command.withDescription("What can be asked of a cluster"),
-  Command.withSubcommands([list, describe, roles])
+  Command.withDescription("What can be asked of a cluster, and the Probes of a fleet"),
+  Command.withSubcommands([list, describe, roles, get, apply, remove])
 )

@@ -1,24 +1,34 @@
-/** `kubeprober up`: keep diagnosing the clusters at hand; with none at hand, start a local fleet and diagnose that. */
-import { Duration, Effect, Option, Schema } from "effect"
+/** `kubeprober up`: a master and an agent for each cluster at hand; with none at hand, for a local fleet. */
+import { Duration, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
+import { permits } from "../../domain/Profile.ts"
 import * as ExitCode from "../ExitCode.ts"
-import { Screen, note, print } from "../Screen.ts"
+import { note } from "../Screen.ts"
 import * as flags from "./flags.ts"
-
-const CLEAR = "\u001B[H\u001B[2J\u001B[3J"
 
 export const up = Command.make(
   "up",
   {
     ...flags.checking,
+    probeNamespace: flags.probeNamespace,
     once: Flag.Boolean("once").pipe(
-      Flag.withDescription("One round, then exit as `check` does"),
+      Flag.withDescription("One round without a master, then exit as `check` does"),
       Flag.withDefault(false)
     ),
-    interval: Flag.String("interval").pipe(
-      Flag.withDescription("From the end of one round to the start of the next, such as 30s or \"2 minutes\""),
-      Flag.withSchema(Schema.DurationFromString),
+    interval: flags.duration("interval").pipe(
+      Flag.withDescription("Between the starts of two runs of a check, such as 30s"),
       Flag.withDefault(Duration.seconds(30))
+    ),
+    state: Flag.String("state").pipe(
+      Flag.withDescription(
+        "Keep the master's state and the history in this folder; without it they end with the command"
+      ),
+      Flag.withMetavar("FOLDER"),
+      Flag.optional
+    ),
+    apiPort: Flag.Int("api-port").pipe(
+      Flag.withDescription("The port of the master's API on 127.0.0.1; any free one when absent"),
+      Flag.withDefault(0)
     )
   },
   Effect.fn("up")(function*(options) {
@@ -27,25 +37,30 @@ export const up = Command.make(
     )
     const plan = yield* Plan.make({ ...options, namespaces: Option.none() })
     yield* Plan.ensureRunnable(plan, options.profile)
-    const screen = yield* Screen
     const connections = yield* Targets.fromKubeconfigOrLocal(options)
-    const round = CheckSession.run({ ...options, plan, connections, probeNamespace: Option.none() })
     if (options.once) {
-      const code = ExitCode.ofResult(yield* round, options.failOn)
+      const result = yield* CheckSession.run({ ...options, plan, connections })
+      const code = ExitCode.ofResult(result, options.failOn)
       return code === 0 ? undefined : yield* new ExitCode.Exit({ code })
     }
-    const pause = Effect.gen(function*() {
-      const every = Duration.format(options.interval)
-      yield* note([`next round in ${every}; Ctrl-C ends`])
-      yield* Effect.sleep(options.interval)
-      yield* screen.out.isTerminal ? screen.out.write(CLEAR) : print([""])
-    })
-    return yield* Effect.forever(Effect.andThen(round, pause))
+    const [EmbeddedFleet, FleetWatch, Manifests] = yield* Effect.promise(() =>
+      Promise.all([import("../EmbeddedFleet.ts"), import("../FleetWatch.ts"), import("../Manifests.ts")])
+    )
+    const chosen = plan.checks.filter(({ probe }) => permits(options.profile, probe.writes) || plan.named.has(probe.id))
+    const own = (yield* Effect.forEach(options.modules, Plan.loadModule)).flat().map(({ probe }) => probe)
+    const probes = options.manifests.length > 0
+      ? (yield* Effect.forEach(options.manifests, Manifests.loadProbes)).flat()
+      : EmbeddedFleet.probesOf(chosen, options.interval)
+    const { fleet, server } = yield* EmbeddedFleet.start({ ...options, connections, probes, own })
+    yield* note([`A master serves this fleet at ${server}; \`kubeprober status\` asks it too. Ctrl-C ends.`, ""])
+    yield* Effect.addFinalizer(() => note(["", "ending"]))
+    return yield* FleetWatch.watch(fleet, {}, { wide: options.output === "wide", fresh: true })
   }, Effect.scoped)
 ).pipe(
   Command.withDescription(
-    "Keep diagnosing the kubeconfig's clusters, storing nothing in them. With no cluster at hand it starts a local " +
-      "fleet of two and ends it again."
+    "A master in this process and an agent for each of the kubeconfig's clusters, linked as in a real fleet, with one live " +
+      "table. Nothing of ours is installed in the clusters. With no cluster at hand it starts a local fleet of two and ends " +
+      "it again."
   ),
   Command.withShortDescription("Keep diagnosing the clusters at hand, or a local fleet")
 )

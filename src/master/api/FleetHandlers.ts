@@ -12,6 +12,7 @@ import {
   Unavailable
 } from "../../domain/rpc/Fleet.ts"
 import * as Status from "../../domain/Status.ts"
+import type { Handlers } from "../../infra/link/LinkRpc.ts"
 import { FleetRuns } from "../FleetRuns.ts"
 import { FleetState, selects } from "../FleetState.ts"
 import { History } from "../History.ts"
@@ -31,7 +32,7 @@ export const layer = Fleet.toLayer(Effect.gen(function*() {
     if (Option.isNone(yield* registry.registered(cluster))) return yield* new ClusterNotFound({ cluster })
   })
 
-  return Fleet.of({
+  const handlers: Handlers<typeof Fleet> = {
     matrix: Effect.fnUntraced(function*({ after, filter, limit = PAGE }) {
       const rows = yield* state.rows({ filter, after: yield* nameOf(after), limit: limit + 1 })
       const { items, next } = pageOf(rows, limit, ({ cluster }) => cluster)
@@ -72,7 +73,8 @@ export const layer = Fleet.toLayer(Effect.gen(function*() {
       const deleted = yield* Effect.catchTag(registry.deleteProbe(name), "ResourcesError", unavailable)
       if (!deleted) return yield* new ProbeMissing({ name })
     })
-  })
+  }
+  return handlers
 }))
 
 const viewOf = ({ generation, labels, name, spec }: RegisteredProbe): ProbeView => ({ name, labels, generation, spec })

@@ -1,0 +1,60 @@
+/** An agent as a process of its own, from its start to its end. */
+import { Effect, FileSystem, Option, Redacted } from "effect"
+import * as Agent from "../agent/Agent.ts"
+import type { Profile } from "../domain/Profile.ts"
+import { catalogue } from "../probes/Catalogue.ts"
+import type { Address } from "./commands/flags.ts"
+import { Failure } from "./Failure.ts"
+import * as OneCluster from "./OneCluster.ts"
+import * as Plan from "./Plan.ts"
+import { version } from "./version.ts"
+
+export interface AgentProcessOptions extends OneCluster.OneClusterOptions {
+  /** None: standalone. */
+  readonly master: Option.Option<string>
+  readonly joinTokenFile: Option.Option<string>
+  readonly store: "resources" | "memory"
+  readonly namespace: string
+  readonly profile: Option.Option<Profile>
+  readonly modules: ReadonlyArray<string>
+  readonly state: string
+  readonly healthListen: Option.Option<Address>
+}
+
+/** The token in the file. A file that is gone is no fault of an agent that is enrolled. */
+const joinToken = Effect.fnUntraced(function*(file: string) {
+  const fs = yield* FileSystem.FileSystem
+  const text = yield* fs.readFileString(file).pipe(
+    Effect.asSome,
+    Effect.catchIf((error) => error.reason._tag === "NotFound", () => Effect.succeedNone),
+    Effect.mapError((error) => new Failure({ reason: `--join-token-file ${file}: ${error.message}` }))
+  )
+  if (Option.isNone(text)) {
+    yield* Effect.logWarning(`there is no join token at ${file}; only an enrolled agent needs none`)
+  }
+  return Option.map(Option.filter(text, (found) => found.trim() !== ""), (found) => Redacted.make(found.trim()))
+})
+
+/** Works until it is interrupted. */
+export const run = Effect.fn("AgentProcess.run")(function*(options: AgentProcessOptions) {
+  const connection = yield* OneCluster.connection(options)
+  const own = (yield* Effect.forEach(options.modules, Plan.loadModule)).flat()
+  const token = Option.isSome(options.joinTokenFile) ? yield* joinToken(options.joinTokenFile.value) : Option.none()
+  yield* Effect.logInfo("the agent starts").pipe(Effect.annotateLogs({
+    cluster: connection.server,
+    master: Option.getOrElse(options.master, () => "none"),
+    state: options.state
+  }))
+  return yield* Agent.run({
+    connection,
+    probeNamespace: options.namespace,
+    mode: options.store,
+    stateFolder: options.state,
+    available: [...catalogue, ...own.map(({ probe }) => probe)],
+    version,
+    ...Option.match(options.profile, { onNone: () => ({}), onSome: (profile) => ({ profile }) }),
+    ...Option.match(options.master, { onNone: () => ({}), onSome: (master) => ({ master }) }),
+    ...Option.match(token, { onNone: () => ({}), onSome: (joinToken) => ({ joinToken }) }),
+    ...Option.match(options.healthListen, { onNone: () => ({}), onSome: (health) => ({ health }) })
+  })
+})
