@@ -1,0 +1,210 @@
+/** When runs start, on a clock that the test moves. In place of running a Probe, its start is written down. */
+import { assert, describe, it } from "@effect/vitest"
+import { DateTime, Duration, Effect, Layer, Ref, type Scope } from "effect"
+import { TestClock } from "effect/testing"
+import { Execution } from "../../src/agent/Execution.ts"
+import { ProbeStore } from "../../src/agent/ProbeStore.ts"
+import * as Scheduler from "../../src/agent/Scheduler.ts"
+import { Standings } from "../../src/agent/Standings.ts"
+import { StatusWriter } from "../../src/agent/StatusWriter.ts"
+import type { ProbeSpec } from "../../src/domain/kinds/Probe.ts"
+import type { ProbePolicy } from "../../src/domain/Policy.ts"
+import { check } from "./Checks.ts"
+import { desiredOf, hashOf } from "./desired.ts"
+
+const available = [check("test.check", () => Effect.succeed({ findings: [], summary: "" })).probe]
+
+const spec = (policy: ProbePolicy): ProbeSpec => ({ checks: [{ name: "it", use: "test.check" }], policy })
+const every = (seconds: number): ProbeSpec => spec({ interval: Duration.seconds(seconds) })
+
+/** One life of an agent with the Probes and standings it finds: what it is given, and when it started what. */
+const start = Effect.fnUntraced(function*(running: Effect.Effect<void> = Effect.void) {
+  const store = yield* ProbeStore
+  const standings = yield* Standings
+  const starts = yield* Ref.make<ReadonlyArray<{ readonly probe: string; readonly second: number }>>([])
+  const execution = Layer.succeed(Execution, {
+    run: Effect.fnUntraced(function*({ probe }) {
+      const startedAt = yield* DateTime.now
+      const second = DateTime.toEpochMillis(startedAt) / 1000
+      yield* Ref.update(starts, (before) => [...before, { probe: probe.name, second }])
+      yield* running
+      yield* standings.finish(probe, { startedAt, current: () => true })
+    })
+  })
+  yield* Layer.build(
+    Layer.fresh(Scheduler.layer).pipe(Layer.provide([
+      execution,
+      Layer.succeed(ProbeStore, store),
+      Layer.succeed(Standings, standings),
+      StatusWriter.layerNone
+    ]))
+  )
+  const settle = TestClock.adjust(0)
+  yield* settle
+  return {
+    apply: (specs: Readonly<Record<string, ProbeSpec>>) => {
+      const desired = desiredOf(specs)
+      return Effect.andThen(store.apply(hashOf(desired), desired), settle)
+    },
+    /** Seconds of the starts of a Probe. */
+    of: (probe: string) =>
+      Effect.map(Ref.get(starts), (all) => all.filter((start) => start.probe === probe).map(({ second }) => second))
+  }
+})
+
+/** Time passes in steps, for what is woken may take several turns until it sleeps again. */
+const pass = (time: Duration.Input, step: Duration.Input = "1 second") =>
+  Effect.repeat(TestClock.adjust(step), {
+    times: Math.round(
+      Duration.toMillis(Duration.fromInputUnsafe(time)) / Duration.toMillis(Duration.fromInputUnsafe(step))
+    ) - 1
+  })
+
+const agentState = Layer.suspend(() =>
+  Layer.fresh(Layer.merge(ProbeStore.layerMemory({ available }), Standings.layerMemory))
+)
+
+const test = <E>(name: string, body: () => Effect.Effect<void, E, Layer.Success<typeof agentState> | Scope.Scope>) =>
+  it.effect(name, () => Effect.scoped(body()).pipe(Effect.provide(agentState)))
+
+describe("Scheduler", () => {
+  test("an interval's runs are that far apart, give or take a tenth, and the first comes soon", () =>
+    Effect.gen(function*() {
+      const agent = yield* start()
+      yield* agent.apply({ a: every(60) })
+      yield* pass("1 hour")
+      const starts = yield* agent.of("a")
+      assert.isAtMost(starts[0] ?? Infinity, 6)
+      assert.isAtLeast(starts.length, 50)
+      assert.isAtMost(starts.length, 70)
+      for (const [index, second] of starts.entries()) {
+        if (index === 0) continue
+        const apart = second - (starts[index - 1] ?? 0)
+        assert.isTrue(apart >= 54 && apart <= 66, `${apart} s apart`)
+      }
+    }))
+
+  test("many Probes that come together do not run together", () =>
+    Effect.gen(function*() {
+      const agent = yield* start()
+      const names = Array.from({ length: 50 }, (_, index) => `p${index}`)
+      yield* agent.apply(Object.fromEntries(names.map((name) => [name, every(60)])))
+      yield* pass("6 seconds")
+      const firsts = (yield* Effect.forEach(names, agent.of)).flatMap(([first]) => first === undefined ? [] : [first])
+      assert.strictEqual(firsts.length, 50)
+      assert.isAtLeast(new Set(firsts.map(Math.floor)).size, 5)
+    }))
+
+  test("cron keeps to its minute in its zone", () =>
+    Effect.gen(function*() {
+      // The test's clock begins at 1970-01-01T00:00Z, which is 01:00 in Berlin.
+      const agent = yield* start()
+      yield* agent.apply({ c: spec({ cron: "30 2 * * *", timeZone: "Europe/Berlin" }) })
+      yield* pass("3 days", "1 minute")
+      assert.deepStrictEqual(yield* agent.of("c"), [5400, 5400 + 86_400, 5400 + 2 * 86_400])
+    }))
+
+  test("a changed spec is followed from now on, and an unchanged one is not disturbed", () =>
+    Effect.gen(function*() {
+      const agent = yield* start()
+      yield* agent.apply({ stays: every(600), changes: every(600) })
+      yield* pass("2 minutes")
+      const before = yield* agent.of("stays")
+      assert.strictEqual((yield* agent.of("changes")).length, 1)
+      yield* agent.apply({ stays: every(600), changes: every(10) })
+      yield* pass("2 minutes")
+      assert.deepStrictEqual(yield* agent.of("stays"), before)
+      assert.isAtLeast((yield* agent.of("changes")).length, 10)
+    }))
+
+  test("a Probe that left runs no more", () =>
+    Effect.gen(function*() {
+      const agent = yield* start()
+      yield* agent.apply({ a: every(10) })
+      yield* pass("30 seconds")
+      yield* agent.apply({})
+      const before = yield* agent.of("a")
+      yield* pass("5 minutes")
+      assert.isAbove(before.length, 0)
+      assert.deepStrictEqual(yield* agent.of("a"), before)
+    }))
+
+  test("a suspended Probe does not run, and runs again when it no longer is", () =>
+    Effect.gen(function*() {
+      const agent = yield* start()
+      yield* agent.apply({ a: spec({ interval: Duration.seconds(10), suspend: true }) })
+      yield* pass("5 minutes")
+      assert.deepStrictEqual(yield* agent.of("a"), [])
+      yield* agent.apply({ a: every(10) })
+      yield* pass("5 seconds")
+      assert.strictEqual((yield* agent.of("a")).length, 1)
+    }))
+
+  test("a run that takes longer than the interval does not overlap with the next, nor pile up", () =>
+    Effect.gen(function*() {
+      const going = yield* Ref.make(0)
+      const most = yield* Ref.make(0)
+      const agent = yield* start(
+        Effect.gen(function*() {
+          const now = yield* Ref.updateAndGet(going, (count) => count + 1)
+          yield* Ref.update(most, (before) => Math.max(before, now))
+          yield* Effect.sleep("35 seconds")
+        }).pipe(Effect.ensuring(Ref.update(going, (count) => count - 1)))
+      )
+      yield* agent.apply({ slow: every(10) })
+      yield* pass("10 minutes")
+      assert.strictEqual(yield* Ref.get(most), 1)
+      const count = (yield* agent.of("slow")).length
+      assert.isTrue(count >= 15 && count <= 18, `${count} runs`)
+    }))
+
+  test("a new spec waits until the run of the old one has cleaned up", () =>
+    Effect.gen(function*() {
+      const going = yield* Ref.make(0)
+      const most = yield* Ref.make(0)
+      const agent = yield* start(
+        Effect.gen(function*() {
+          const now = yield* Ref.updateAndGet(going, (count) => count + 1)
+          yield* Ref.update(most, (before) => Math.max(before, now))
+          yield* Effect.sleep("30 seconds")
+        }).pipe(Effect.ensuring(Effect.andThen(Effect.sleep("20 seconds"), Ref.update(going, (count) => count - 1))))
+      )
+      yield* agent.apply({ a: every(60) })
+      yield* pass("10 seconds")
+      yield* agent.apply({ a: every(61) }).pipe(Effect.forkScoped)
+      yield* pass("3 minutes")
+      assert.strictEqual(yield* Ref.get(most), 1)
+      assert.isAtLeast((yield* agent.of("a")).length, 2)
+    }))
+
+  test("what runs once runs once, over a restart too, and again when its spec changes", () =>
+    Effect.gen(function*() {
+      const once = spec({ runInterval: 0 })
+      yield* Effect.scoped(Effect.gen(function*() {
+        const first = yield* start()
+        yield* first.apply({ once })
+        yield* pass("1 hour")
+        assert.strictEqual((yield* first.of("once")).length, 1)
+      }))
+      const second = yield* start()
+      yield* pass("1 hour")
+      assert.deepStrictEqual(yield* second.of("once"), [])
+      yield* second.apply({ once: { ...once, layer: "middleware" } })
+      yield* pass("1 hour")
+      assert.strictEqual((yield* second.of("once")).length, 1)
+    }))
+
+  test("starts missed while the agent was away are made up for by one run", () =>
+    Effect.gen(function*() {
+      yield* Effect.scoped(Effect.gen(function*() {
+        const first = yield* start()
+        yield* first.apply({ a: every(60) })
+        yield* pass("30 seconds")
+        assert.strictEqual((yield* first.of("a")).length, 1)
+      }))
+      yield* pass("1 hour")
+      const second = yield* start()
+      yield* pass("20 seconds")
+      assert.strictEqual((yield* second.of("a")).length, 1)
+    }))
+})
