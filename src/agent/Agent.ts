@@ -72,7 +72,9 @@ const working = (options: StandaloneOptions, outbox: "kept" | "none") => {
     ? StatusWriter.layerKubernetes.pipe(Layer.provideMerge(Standings.layerKubernetes(probeNamespace)))
     : Layer.merge(StatusWriter.layerNone, Standings.layerSqlite.pipe(Layer.provide(database)))
   return Scheduler.layer.pipe(
-    Layer.provideMerge(Execution.layer({ available, probeNamespace, profile: profileOf(options) })),
+    Layer.provideMerge(
+      Execution.layer({ available, probeNamespace, profile: profileOf(options), inside: mode === "resources" })
+    ),
     Layer.provideMerge(Layer.mergeAll(
       state,
       outbox === "kept" ? Outbox.layerSqlite().pipe(Layer.provide(database)) : Outbox.layerNone,

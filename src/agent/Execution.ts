@@ -51,6 +51,8 @@ export interface ExecutionOptions {
   readonly probeNamespace: string
   /** What probes may write. */
   readonly profile: Profile
+  /** Whether the agent runs in the cluster, with a ServiceAccount made for it. */
+  readonly inside: boolean
 }
 
 export class Execution extends Context.Service<Execution, {
@@ -97,14 +99,14 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
     })
 
   const runChecks = Effect.fnUntraced(function*(
-    { probe, run, trigger }: RunRequest,
+    { probe, run }: RunRequest,
     startedAt: DateTime.Utc,
     deadline: Duration.Duration,
     say: (said: Said) => Effect.Effect<void>
   ) {
     const layerOf = (check: Check) => probe.spec.layer ?? check.probe.layer
     const runnable: Array<Check> = []
-    for (const planned of checksOf(probe, options.available)) {
+    for (const planned of checksOf(probe, options)) {
       if (planned._tag === "Unknown") {
         const finding = checkerCodes.INVALID_CONFIG({
           message: `not in the agent's catalogue: ${planned.use}; update the agent or load the module that has it`
@@ -123,7 +125,6 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
       }
     }
     if (runnable.length === 0) return
-    const permits = Math.min(CHECKS_OF_ONE, runnable.length)
     yield* Round.run({
       checks: runnable,
       context: {
@@ -131,7 +132,7 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
         probeNamespace: options.probeNamespace,
         expiresAt: DateTime.addDuration(startedAt, Duration.sum(deadline, SWEEP_GRACE))
       },
-      concurrency: permits,
+      concurrency: CHECKS_OF_ONE,
       onEvent: (event) =>
         event._tag === "Started" ? Effect.void : Effect.gen(function*() {
           const { check, result } = event
@@ -142,10 +143,7 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
             onNone: () => Effect.void
           })
         })
-    }).pipe(
-      Effect.provideService(Kube, kube),
-      (trigger === "manual" ? asked : scheduled).withPermits(permits)
-    )
+    }).pipe(Effect.provideService(Kube, kube))
   })
 
   const runTemplate = Effect.fnUntraced(function*(
@@ -164,11 +162,17 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
       timeout: deadline,
       expiresAt: DateTime.addDuration(startedAt, Duration.sum(deadline, SWEEP_GRACE)),
       known
-    }).pipe(jobPermits.withPermits(1))
+    })
     yield* Effect.forEach(reports, (report) => say({ report, layer: probe.spec.layer ?? "kubernetes" }), {
       discard: true
     })
   })
+
+  /** Waits for its turn; that takes nothing of the run's own time. */
+  const gate = ({ probe: { spec }, trigger }: RunRequest) =>
+    spec.template === undefined
+      ? (trigger === "manual" ? asked : scheduled).withPermits(Math.min(CHECKS_OF_ONE, spec.checks?.length ?? 1))
+      : jobPermits.withPermits(1)
 
   const run = Effect.fn("Execution.run")(function*(request: RunRequest) {
     const { probe, run, trigger } = request
@@ -233,7 +237,8 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
         yield* sayOfAll(checkerCodes.TIMED_OUT({
           message: `not finished within the Probe's ${Duration.format(deadline)}`
         }))
-      } else {
+      } else if (template === undefined || said.size === 0) {
+        // Which checkers a prober has today it alone knows; that it has none is a fault.
         yield* sayOfAll(checkerCodes.CHECKER_FAILED({ message: "the run ended without a word of this checker" }))
       }
     }
@@ -268,7 +273,7 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
         took: Duration.format(DateTime.distance(startedAt, now))
       })
     )
-  })
+  }, (effect, request) => gate(request)(effect))
 
   return Execution.of({ run })
 })

@@ -29,13 +29,15 @@ export const stalenessOf = (probe: StoredProbe): Policy.RunSchedule => {
 export const cleanupOf = (checker: string): string => `${checker}/cleanup`
 
 /** Whether a checker is one of the Probe's. Which checkers a template has only its runs tell. */
-export const hasChecker = ({ fault, name, spec }: StoredProbe, checker: string): boolean =>
-  spec.checks === undefined
-    ? fault === undefined || checker === name
-    : spec.checks.some((check) => check.name === checker || cleanupOf(check.name) === checker)
+export const hasChecker = ({ spec }: StoredProbe, checker: string): boolean =>
+  spec.checks === undefined ||
+  spec.checks.some((check) => check.name === checker || cleanupOf(check.name) === checker)
 
-/** In an agent rights are known beforehand and replicas may be asked one by one, so its checks are stricter. */
-const agentDefaults: Readonly<Record<string, Readonly<Record<string, string | boolean>>>> = {
+/**
+ * Inside the cluster rights are those we asked for and replicas may be asked one by one, so checks are stricter. From
+ * outside, with a person's kubeconfig, the same would be false alarms.
+ */
+const insideDefaults: Readonly<Record<string, Readonly<Record<string, string | boolean>>>> = {
   "k8s.self.access": { strict: true },
   "k8s.api.health": { endpoints: "always" }
 }
@@ -48,7 +50,7 @@ export type PlannedCheck =
 /** The checks of a Probe. Its policy's timeout and retries hold for checks that have none of their own. */
 export const checksOf = (
   { spec: { checks, policy } }: Pick<StoredProbe, "spec">,
-  available: ReadonlyArray<AnyProbe>
+  { available, inside }: { readonly available: ReadonlyArray<AnyProbe>; readonly inside: boolean }
 ): ReadonlyArray<PlannedCheck> =>
   (checks ?? []).map((check): PlannedCheck => {
     const timeout = check.timeout ?? policy?.timeout
@@ -56,7 +58,7 @@ export const checksOf = (
     return Option.match(
       FromSpec.resolve({
         ...check,
-        with: { ...agentDefaults[check.use], ...check.with },
+        with: { ...inside ? insideDefaults[check.use] : {}, ...check.with },
         ...(timeout === undefined ? {} : { timeout }),
         ...(retries === undefined ? {} : { retries })
       }, available),
