@@ -1,5 +1,5 @@
 /** Small things an agent tells of its cluster: asked rarely, told often. */
-import { Context, Effect, Layer, Option, Ref, Schedule, Schema } from "effect"
+import { Context, Deferred, Effect, Layer, Option, Ref, Schedule, Schema } from "effect"
 import type { Facts, Versions } from "../domain/kinds/Cluster.ts"
 import { Kube } from "../infra/kube/Kube.ts"
 import { make as makeResource } from "../infra/kube/KubeResource.ts"
@@ -76,17 +76,18 @@ const make = Effect.fnUntraced(function*({ version }: { readonly version: string
   })
   yield* Effect.forkScoped(Effect.repeat(refresh, Schedule.jittered(Schedule.spaced(REFRESH))))
 
-  const uid = yield* Effect.cached(
-    kube.get(SystemNamespace, { name: "kube-system" }).pipe(
-      Effect.timeout("5 seconds"),
-      Effect.map(({ metadata }) => metadata.uid),
-      Effect.filterOrFail((found) => found !== undefined, () => new Error("namespace kube-system has no uid")),
-      Effect.tapError((error) =>
-        Effect.logWarning(`the agent cannot tell its master which cluster this is: ${error.message}`)
-      ),
-      Effect.retry(retries),
-      Effect.orDie
-    )
+  const uid = yield* Deferred.make<string>()
+  yield* kube.get(SystemNamespace, { name: "kube-system" }).pipe(
+    Effect.timeout("5 seconds"),
+    Effect.map(({ metadata }) => metadata.uid),
+    Effect.filterOrFail((found) => found !== undefined, () => new Error("namespace kube-system has no uid")),
+    Effect.tapError((error) =>
+      Effect.logWarning(`the agent cannot tell its master which cluster this is: ${error.message}`)
+    ),
+    Effect.retry(retries),
+    Effect.flatMap((found) => Deferred.succeed(uid, found)),
+    Effect.ignore,
+    Effect.forkScoped
   )
-  return ClusterFacts.of({ now: Ref.get(known), clusterUid: uid })
+  return ClusterFacts.of({ now: Ref.get(known), clusterUid: Deferred.await(uid) })
 })

@@ -57,9 +57,16 @@ export interface StoredProbe {
 export const keyOf = ({ name, namespace }: { readonly namespace: string; readonly name: string }): string =>
   `${namespace}/${name}`
 
+/** Tells two specs apart, over restarts and whatever the order of their fields. */
+export const digestOf = ({ name, namespace, spec }: Pick<StoredProbe, "name" | "namespace" | "spec">): string =>
+  sha256(canonical({ probes: [{ namespace, name, spec }], extraInfo: {} }))
+
+const sha256 = (text: string): string => createHash("sha256").update(text).digest("hex")
+
 /** On Probes that came from the master. Others are people's own, and are left alone. */
 export const DESIRED_LABELS = { "app.kubernetes.io/managed-by": "kubeprober", "kubeprober.io/desired": "true" } as const
-const DESIRED_SELECTOR = Object.entries(DESIRED_LABELS).map(([name, value]) => `${name}=${value}`).join(",")
+const isDesired = ({ metadata: { labels } }: AnyProbeObject): boolean =>
+  Object.entries(DESIRED_LABELS).every(([name, value]) => labels?.[name] === value)
 
 /** Where the hash of the applied set is written down, for the agent that comes after this one. */
 export const APPLIED_CONFIG_MAP = "kubeprober-agent"
@@ -99,7 +106,7 @@ const refuse = ({ name, namespace }: DesiredProbe, reason: string): RefusedProbe
 
 const verify = (hash: ContentHash, desired: DesiredSet) =>
   Effect.suspend(() => {
-    const computed = createHash("sha256").update(canonical(desired)).digest("hex")
+    const computed = sha256(canonical(desired))
     return computed === hash ? Effect.void : Effect.fail(new HashMismatch({ announced: hash, computed }))
   })
 
@@ -139,7 +146,7 @@ export class ProbeStore extends Context.Service<ProbeStore, {
     options: ProbeStoreOptions & { readonly namespace: string }
   ): Layer.Layer<ProbeStore, never, Kube> => Layer.effect(ProbeStore, makeKubernetes(options))
 
-  /** Nothing is written to the cluster; the set is gone with the process, and the master gives it again. */
+  /** Nothing is written to the cluster; the set is gone with the process, and not known before the master gives it again. */
   static readonly layerMemory = (options: ProbeStoreOptions): Layer.Layer<ProbeStore> =>
     Layer.effect(ProbeStore, makeMemory(options))
 }
@@ -151,7 +158,7 @@ const known = (ref: SubscriptionRef.SubscriptionRef<ReadonlyArray<StoredProbe> |
 
 const makeMemory = Effect.fnUntraced(function*({ available }: ProbeStoreOptions) {
   const applied = yield* Ref.make(Option.none<ContentHash>())
-  const probes = yield* SubscriptionRef.make<ReadonlyArray<StoredProbe> | undefined>([])
+  const probes = yield* SubscriptionRef.make<ReadonlyArray<StoredProbe> | undefined>(undefined)
   return ProbeStore.of({
     applied: Ref.get(applied),
     apply: Effect.fn("ProbeStore.apply")(function*(hash, desired) {
@@ -224,19 +231,26 @@ const makeKubernetes = Effect.fnUntraced(
 
     const converge = Effect.fnUntraced(function*(hash: ContentHash, desired: DesiredSet) {
       const { items } = yield* kube.list(AnyProbeResource, { namespace })
-      const { items: ours } = yield* kube.list(AnyProbeResource, { namespace, labelSelector: DESIRED_SELECTOR })
-      const labelled = new Set(ours.map(({ metadata }) => metadata.name))
-      const foreign = new Set(items.map(({ metadata }) => metadata.name).filter((name) => !labelled.has(name)))
+      const ours = items.filter(isDesired)
+      const foreign = items.filter((item) => !isDesired(item))
+      const theirs = new Set(foreign.map(({ metadata }) => metadata.name))
+      const here = new Map(ours.map((item) => [item.metadata.name, storedOf(item)]))
+      const isHere = (probe: DesiredProbe) => {
+        const found = here.get(probe.name)
+        return found !== undefined && found.fault === undefined && digestOf(found) === digestOf(probe)
+      }
       const { refused, runnable } = sort(desired.probes, (probe) =>
         probe.namespace !== namespace
           ? `this agent keeps Probes in namespace ${namespace} alone; name that one in the Cluster's probeNamespaces`
-          : foreign.has(probe.name)
+          : theirs.has(probe.name)
           ? `a Probe ${namespace}/${probe.name} was made here by someone else; rename one of the two`
           : refusal(probe, available))
       yield* kube.apply(ConfigMap, { metadata: { name: EXTRA_CONFIG, namespace }, data: desired.extraInfo }, {
         force: true
       })
-      const denied = yield* Effect.forEach(runnable, applyProbe, { concurrency: CONCURRENCY })
+      const denied = yield* Effect.forEach(runnable.filter((probe) => !isHere(probe)), applyProbe, {
+        concurrency: CONCURRENCY
+      })
       const staying = new Set(runnable.map(({ name }) => name))
       yield* Effect.forEach(
         ours.filter(({ metadata }) => !staying.has(metadata.name ?? "")),

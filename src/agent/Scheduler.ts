@@ -8,9 +8,9 @@ import { Clock, DateTime, Duration, Effect, FiberMap, Layer, Random, Result, Sem
 import { nextRun } from "../domain/Policy.ts"
 import { Execution } from "./Execution.ts"
 import { planOf } from "./probePlan.ts"
-import { ProbeStore, type StoredProbe, keyOf } from "./ProbeStore.ts"
+import { ProbeStore, type StoredProbe, digestOf, keyOf } from "./ProbeStore.ts"
 import { randomSuffix } from "./RunScratch.ts"
-import { Standings, digestOf } from "./Standings.ts"
+import { Standings } from "./Standings.ts"
 import { StatusWriter } from "./StatusWriter.ts"
 
 /** Follows the store for as long as the layer. */

@@ -4,9 +4,7 @@
  */
 import { Context, type DateTime, Deferred, Effect, Layer, Schedule, Schema } from "effect"
 import { SqlClient } from "effect/sql"
-import { createHash } from "node:crypto"
 import { type CheckerState, observe, stand } from "../domain/CheckerState.ts"
-import { canonical } from "../domain/DesiredSet.ts"
 import { CheckerStatus, toState } from "../domain/kinds/ProbeStatus.ts"
 import type { Report } from "../domain/Report.ts"
 import type { Standing } from "../domain/Run.ts"
@@ -14,7 +12,7 @@ import { Timestamp } from "../domain/Timestamp.ts"
 import { Kube } from "../infra/kube/Kube.ts"
 import { ProbeStatus } from "../infra/kube/resources/kubeprober.ts"
 import { type MigrationFailed, type Migrations, migrate } from "../infra/sql/Migrations.ts"
-import { type StoredProbe, keyOf } from "./ProbeStore.ts"
+import { type StoredProbe, digestOf, keyOf } from "./ProbeStore.ts"
 
 /** On a ProbeStatus: which spec was last run to its end, and when that run started. */
 export const RAN_ANNOTATION = "kubeprober.io/ran"
@@ -28,10 +26,6 @@ export interface ProbeKnowledge {
 }
 
 const nothing: ProbeKnowledge = { checkers: new Map() }
-
-/** Tells two specs apart, over restarts and whatever the order of their fields. */
-export const digestOf = ({ name, namespace, spec }: StoredProbe): string =>
-  createHash("sha256").update(canonical({ probes: [{ namespace, name, spec }], extraInfo: {} })).digest("hex")
 
 export class Standings extends Context.Service<Standings, {
   /** Completes when what was known before the agent's start is known again. */

@@ -115,8 +115,12 @@ const make = Effect.gen(function*() {
           ? Effect.void
           : Effect.andThen(
             Effect.logWarning(`the uplink has stopped: ${error.message}`),
-            error._tag === "TimeoutError" ? Effect.fail(error) : Effect.never
+            error._tag === "TimeoutError" ? Effect.fail("again") : Effect.never
           )
+      ),
+      // A bug on one side must not silence the agent for as long as the link lives.
+      Effect.catchDefect((defect) =>
+        Effect.andThen(Effect.logError("the uplink broke and is tried again", defect), Effect.fail("again"))
       ),
       Effect.retry(retries),
       Effect.raceFirst(Effect.ignore(session.closed))
