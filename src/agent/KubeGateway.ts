@@ -13,12 +13,13 @@ import {
   CALLER_HEADER,
   IDENTITY_PREFIX,
   type KubeCaller,
+  type KubeFault,
   type KubeRequest,
   LINK_PREFIX,
   WHOLE_TRAILER,
+  answerOf,
   decodeCaller,
-  read,
-  statusBody
+  read
 } from "../domain/KubeRequest.ts"
 import { makeDispatchers, sameIdentity } from "../infra/kube/http/KubeTransport.ts"
 import type { Identity, KubeConnection } from "../infra/kube/KubeConnection.ts"
@@ -59,11 +60,7 @@ const RETURNED = new Set([
 ])
 
 /** Not passed on, or not answered. */
-class GatewayError extends Data.TaggedError("GatewayError")<{
-  readonly status: number
-  readonly reason: string
-  readonly message: string
-}> {}
+class GatewayError extends Data.TaggedError("GatewayError")<KubeFault> {}
 
 /** Kube access to the cluster of this connection. */
 export const layer = (connection: KubeConnection): Layer.Layer<StreamHandler> =>
@@ -182,7 +179,7 @@ const make = Effect.fnUntraced(function*(connection: KubeConnection) {
   return StreamHandler.of({
     handle: Effect.fnUntraced(function*(stream, headers) {
       if (exchanges >= MAX_EXCHANGES) {
-        return answerWith(stream, {
+        return answerWith(stream, headers.accept, {
           status: 429,
           reason: "TooManyRequests",
           message: `${MAX_EXCHANGES} requests to ${connection.cluster} are in flight already`
@@ -192,7 +189,7 @@ const make = Effect.fnUntraced(function*(connection: KubeConnection) {
       yield* Effect.addFinalizer(() => Effect.sync(() => exchanges -= 1))
       yield* Effect.catch(
         exchange(stream, headers),
-        (error) => Effect.sync(() => answerWith(stream, error))
+        (error) => Effect.sync(() => answerWith(stream, headers.accept, error))
       )
     })
   })
@@ -204,19 +201,13 @@ const respond = (stream: ServerHttp2Stream, headers: OutgoingHttpHeaders): void 
   stream.once("wantTrailers", () => stream.sendTrailers({ [WHOLE_TRAILER]: "1" }))
 }
 
-const answerWith = (
-  stream: ServerHttp2Stream,
-  { message, reason, status }: { readonly status: number; readonly reason: string; readonly message: string }
-): void => {
+const answerWith = (stream: ServerHttp2Stream, accept: string | undefined, fault: KubeFault): void => {
   if (stream.destroyed || stream.closed) return
   // A body that broke off after its headers: the reset tells.
   if (stream.headersSent) return stream.close(constants.NGHTTP2_INTERNAL_ERROR)
-  respond(stream, {
-    ":status": status,
-    "content-type": "application/json",
-    ...(status === 429 && { "retry-after": "1" })
-  })
-  stream.end(statusBody(status, reason, message))
+  const { body, headers, status } = answerOf(fault, accept)
+  respond(stream, { ":status": status, ...headers })
+  stream.end(body)
 }
 
 /** What reaches the API server besides its credentials, as name, value, name, value. */

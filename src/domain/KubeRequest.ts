@@ -167,6 +167,46 @@ export const decodeCaller = Schema.decodeUnknownResult(CallerHeader)
 /** What impersonated names begin with: nobody of the managing cluster is mistaken for somebody of the managed one. */
 export const IDENTITY_PREFIX = "kubeprober:"
 
-/** What an API server says when it does not do what was asked (`meta/v1` Status): kubectl prints its message. */
-export const statusBody = (code: number, reason: string, message: string): string =>
-  JSON.stringify({ kind: "Status", apiVersion: "v1", metadata: {}, status: "Failure", message, reason, code })
+/** Something in place of an API server's answer. */
+export interface KubeFault {
+  readonly status: number
+  /** As in a Status (apimachinery pkg/apis/meta/v1 StatusReason). */
+  readonly reason: string
+  readonly message: string
+}
+
+/**
+ * A fault as a Kubernetes client takes it (`meta/v1` Status): kubectl prints its message.
+ *
+ * Not so when it looks for what the server serves, as it does first: there client-go shows a person only what is text, and
+ * nothing at all that comes with 503 (client-go rest/request.go, apimachinery api/errors NewGenericServerResponse).
+ * `accept` tells such requests.
+ */
+export const answerOf = (
+  { message, reason, status }: KubeFault,
+  accept: string | undefined
+): { readonly status: number; readonly headers: Readonly<Record<string, string>>; readonly body: string } => {
+  const headers = {
+    ...(status === 401 && { "www-authenticate": "Bearer" }),
+    ...(status === 429 && { "retry-after": "1" })
+  }
+  return accept?.includes("as=APIGroupDiscoveryList") === true
+    ? {
+      status: status === 503 ? 502 : status,
+      headers: { ...headers, "content-type": "text/plain; charset=utf-8" },
+      body: message
+    }
+    : {
+      status,
+      headers: { ...headers, "content-type": "application/json" },
+      body: JSON.stringify({
+        kind: "Status",
+        apiVersion: "v1",
+        metadata: {},
+        status: "Failure",
+        message,
+        reason,
+        code: status
+      })
+    }
+}

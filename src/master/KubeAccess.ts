@@ -12,13 +12,14 @@ import type { IncomingHttpHeaders, IncomingHttpStatusHeader, OutgoingHttpHeaders
 import { Transform, pipeline } from "node:stream"
 import {
   CALLER_HEADER,
+  type KubeFault,
   type KubeRequest,
   LINK_PREFIX,
   WHOLE_TRAILER,
+  answerOf,
   encodeCaller,
   read,
-  splitTarget,
-  statusBody
+  splitTarget
 } from "../domain/KubeRequest.ts"
 import { Links } from "../infra/link/Links.ts"
 import type { Exchange } from "../infra/link/Mux.ts"
@@ -55,11 +56,7 @@ const HOP_BY_HOP = new Set([
 ])
 
 /** What a Kubernetes client is told instead of an answer. */
-class AccessError extends Data.TaggedError("AccessError")<{
-  readonly status: number
-  readonly reason: string
-  readonly message: string
-}> {}
+class AccessError extends Data.TaggedError("AccessError")<KubeFault> {}
 
 export class KubeAccess extends Context.Service<KubeAccess, {
   /** Answers a request whose path begins with {@link CLUSTERS_PATH}. Interrupt it when the caller has gone. */
@@ -197,7 +194,7 @@ const make = Effect.gen(function*() {
           Effect.sync(() => {
             audit.status = error.status
             audit.why = error.message
-            answerWith(response, error)
+            answerWith(request, response, error)
           })
         ),
         Effect.raceFirst(gone),
@@ -312,15 +309,12 @@ const pour = (
     pipeline(stream, counted, response, () => resume(Effect.void))
   })
 
-/** A Status in place of an answer; after its headers, only the end of the connection tells. */
-const answerWith = (response: ServerResponse, { message, reason, status }: AccessError): void => {
+/** A fault in place of an answer; after its headers, only the end of the connection tells. */
+const answerWith = (request: IncomingMessage, response: ServerResponse, fault: KubeFault): void => {
   if (response.headersSent || response.destroyed) {
     response.destroy()
     return
   }
-  response.writeHead(status, {
-    "content-type": "application/json",
-    ...(status === 401 && { "www-authenticate": "Bearer" }),
-    ...(status === 429 && { "retry-after": "1" })
-  }).end(statusBody(status, reason, message))
+  const { body, headers, status } = answerOf(fault, request.headers.accept)
+  response.writeHead(status, headers).end(body)
 }

@@ -1,82 +1,18 @@
-/** A master's kube access over TLS, and agents linked to it, in front of any API server. */
-import { NodeServices } from "@effect/platform-node"
-import { Context, Effect, FiberSet, FileSystem, Layer, Path, Redacted, type Scope } from "effect"
+/** Agents in front of any API server, linked to a master, and what asks the master for them. */
+import { Context, Effect, Layer } from "effect"
 import type { IncomingHttpHeaders } from "node:http"
-import { type Server, createServer, request as httpsRequest } from "node:https"
-import type { AddressInfo } from "node:net"
+import { request as httpsRequest } from "node:https"
 import * as KubeGateway from "../../src/agent/KubeGateway.ts"
 import type * as KubeConnection from "../../src/infra/kube/KubeConnection.ts"
 import { Links } from "../../src/infra/link/Links.ts"
 import { LinkServer } from "../../src/infra/link/LinkServer.ts"
-import { Membership } from "../../src/infra/link/Membership.ts"
 import { StreamHandler } from "../../src/infra/link/Mux.ts"
-import { CertificateAuthority } from "../../src/infra/pki/CertificateAuthority.ts"
-import { JoinTokenStore } from "../../src/infra/pki/JoinTokens.ts"
-import * as Sqlite from "../../src/infra/sql/Sqlite.ts"
-import type { Authentication } from "../../src/master/api/Authentication.ts"
-import type { Authorization } from "../../src/master/api/Authorization.ts"
-import * as Fleet from "../../src/master/Fleet.ts"
-import * as HistorySqlite from "../../src/master/history/HistorySqlite.ts"
-import { KubeAccess } from "../../src/master/KubeAccess.ts"
+import { ApiServer } from "../../src/master/api/ApiServer.ts"
 import { Registry } from "../../src/master/Registry.ts"
-import * as ResourcesSqlite from "../../src/master/resources/ResourcesSqlite.ts"
 import { eventually, startAgent } from "../link/fixture.ts"
-import { memoryStore } from "../pki/memoryStore.ts"
 
-/** Where a test's files are, for as long as its master. */
-export class Folder extends Context.Service<Folder, { readonly path: string }>()("kubeprober/test/Folder") {
-  static readonly layer = Layer.effect(
-    Folder,
-    Effect.gen(function*() {
-      const fs = yield* FileSystem.FileSystem
-      return { path: yield* fs.makeTempDirectoryScoped({ prefix: "kubeprober-test-" }) }
-    })
-  ).pipe(Layer.provide(NodeServices.layer))
-}
-
-const state = Layer.unwrap(Effect.gen(function*() {
-  const path = yield* Path.Path
-  const { path: folder } = yield* Folder
-  return Layer.mergeAll(ResourcesSqlite.layer({ namespace: "default" }), HistorySqlite.layer()).pipe(
-    Layer.provide(Sqlite.layer({ file: path.join(folder, "master.db") }))
-  )
-})).pipe(Layer.provide(NodeServices.layer))
-
-/** A master up to who may do what with it. */
-export const masterWith = <E, R>(access: Layer.Layer<Authentication | Authorization, E, R>) =>
-  KubeAccess.layer.pipe(
-    Layer.provide(access),
-    Layer.provideMerge(Fleet.layer({ host: "127.0.0.1", port: 0, names: ["127.0.0.1", "localhost"] })),
-    Layer.provide(state),
-    Layer.provideMerge(Membership.layerMemory()),
-    Layer.provide(JoinTokenStore.layerMemory),
-    Layer.provideMerge(CertificateAuthority.layer),
-    Layer.provide(memoryStore),
-    Layer.provideMerge(Folder.layer)
-  )
-
-/** Kube access on a port of its own, as the master's API serves it. */
-export const listen = Effect.gen(function*() {
-  const authority = yield* CertificateAuthority
-  const { handle } = yield* KubeAccess
-  const { authorities, certificate, key } = yield* authority.issueServer(["127.0.0.1"])
-  const run = yield* FiberSet.makeRuntime<never>()
-  const server = yield* Effect.acquireRelease(
-    Effect.callback<Server>((resume) => {
-      const server = createServer({ cert: certificate, key: Redacted.value(key) }, (request, response) => {
-        run(handle(request, response))
-      })
-      server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
-    }),
-    (server) =>
-      Effect.sync(() => {
-        server.close()
-        server.closeAllConnections()
-      })
-  )
-  const { port } = server.address() as AddressInfo
-  return { url: `https://127.0.0.1:${port}`, ca: authorities }
-})
+/** Where kube access is. */
+export const front = Effect.map(ApiServer, ({ ca = "", port }) => ({ url: `https://127.0.0.1:${port}`, ca }))
 
 /** Links an agent for this API server as `cluster`; ends with the scope. */
 export const link = Effect.fnUntraced(function*(cluster: string, connection: KubeConnection.KubeConnection) {
@@ -142,5 +78,3 @@ export const ask = (
     asked.end(body)
     return Effect.sync(() => asked.destroy())
   })
-
-export type AccessServices = Layer.Success<ReturnType<typeof masterWith>> | Scope.Scope

@@ -9,8 +9,9 @@ import { ADMIN_GROUP, Authentication, type Caller } from "../../src/master/api/A
 import { Authorization } from "../../src/master/api/Authorization.ts"
 import { Registry } from "../../src/master/Registry.ts"
 import { until } from "../link/fixture.ts"
+import { apiWith } from "../master/api/apiFixture.ts"
 import * as FakeApiServer from "./FakeApiServer.ts"
-import { type Asked, ask, link, listen, masterWith } from "./fixture.ts"
+import { type Asked, ask, front, link } from "./fixture.ts"
 
 const callers: Readonly<Record<string, Caller>> = {
   "token-of-zoe": { user: "zoë@example.org", groups: [ADMIN_GROUP, "system:masters", "a, b"] },
@@ -25,9 +26,16 @@ const authentication = Layer.succeed(Authentication, {
   }
 })
 
-const master = masterWith(Layer.merge(authentication, Authorization.layerAdmin)).pipe(
-  Layer.provideMerge(Layer.succeed(References.MinimumLogLevel, "None"))
+/** What the master said, as JSON. */
+const logged: Array<string> = []
+
+const master = apiWith(Layer.merge(authentication, Authorization.layerAdmin)).pipe(
+  Layer.provideMerge(Logger.layer([Logger.make(({ fiber, message }) => {
+    logged.push(JSON.stringify([message, fiber.getRef(References.CurrentLogAnnotations)]))
+  })]))
 )
+
+const isOfAudited = (line: string): boolean => line.includes("kube access") && line.includes("audited")
 
 const connectionTo = (server: string): KubeConnection.KubeConnection =>
   KubeConnection.make({
@@ -43,10 +51,10 @@ const zoe = { authorization: "Bearer token-of-zoe" }
 const clusterOf = Effect.fnUntraced(function*(name: string, answer: Parameters<typeof FakeApiServer.start>[0]) {
   const upstream = yield* FakeApiServer.start(answer)
   const agent = yield* link(name, connectionTo(upstream.url))
-  const front = yield* listen
+  const at = yield* front
   const get = (path: string, options: Partial<Asked> = {}) =>
-    ask({ ...front, path: `/clusters/${name}${path}`, headers: zoe, ...options })
-  return { upstream, agent, front, get }
+    ask({ ...at, path: `/clusters/${name}${path}`, headers: zoe, ...options })
+  return { upstream, agent, at, get }
 })
 
 const messageOf = (body: string): string => {
@@ -110,7 +118,7 @@ layer(master, { excludeTestServices: true, timeout: "30 seconds" })("kube access
 
   it.effect("refuses what is no reading, and paths with two meanings, before they reach the cluster", () =>
     Effect.gen(function*() {
-      const { front, get, upstream } = yield* clusterOf("refusals", (_, response) => void response.end("reached"))
+      const { at, get, upstream } = yield* clusterOf("refusals", (_, response) => void response.end("reached"))
       const refusals: ReadonlyArray<readonly [status: number, path: string, options?: Partial<Asked>]> = [
         [403, "/api/v1/namespaces/a/pods/p/exec?command=sh&stdin=true"],
         [403, "/api/v1/namespaces/a/pods/p/exec?command=sh", { method: "POST" }],
@@ -138,14 +146,14 @@ layer(master, { excludeTestServices: true, timeout: "30 seconds" })("kube access
       for (
         const path of ["/clusters/a/../refusals/api", "/clusters//api", "/clusters/A/api", "/clusters/a%2frefusals/api"]
       ) {
-        assert.strictEqual((yield* ask({ ...front, path, headers: zoe })).status, 400, path)
+        assert.strictEqual((yield* ask({ ...at, path, headers: zoe })).status, 400, path)
       }
       assert.deepStrictEqual(upstream.recorded, [])
     }))
 
   it.effect("says why there is no answer, so that kubectl prints it", () =>
     Effect.gen(function*() {
-      const { front, get } = yield* clusterOf("reasons", (_, response) => void response.end("{}"))
+      const { at, get } = yield* clusterOf("reasons", (_, response) => void response.end("{}"))
       const nobody = yield* get("/api", { headers: {} })
       assert.deepStrictEqual([nobody.status, nobody.headers["www-authenticate"]], [401, "Bearer"])
       assert.strictEqual((yield* get("/api", { headers: { authorization: "Bearer other" } })).status, 401)
@@ -156,23 +164,23 @@ layer(master, { excludeTestServices: true, timeout: "30 seconds" })("kube access
       assert.strictEqual(forbidden.status, 403)
       assert.include(messageOf(forbidden.body), "eve may not list clusters/proxy reasons")
       // Who may do nothing learns nothing either.
-      assert.strictEqual((yield* ask({ ...front, path: "/clusters/none/api", headers: eve })).status, 403)
+      assert.strictEqual((yield* ask({ ...at, path: "/clusters/none/api", headers: eve })).status, 403)
 
-      const none = yield* ask({ ...front, path: "/clusters/none/api", headers: zoe })
+      const none = yield* ask({ ...at, path: "/clusters/none/api", headers: zoe })
       assert.strictEqual(none.status, 404)
       assert.include(messageOf(none.body), "no cluster none")
 
       yield* (yield* Registry).add("away", {})
-      const away = yield* ask({ ...front, path: "/clusters/away/api", headers: zoe })
+      const away = yield* ask({ ...at, path: "/clusters/away/api", headers: zoe })
       assert.strictEqual(away.status, 503)
       assert.include(messageOf(away.body), "no link to cluster away")
     }))
 
   it.effect("answers 503 when the agent cannot reach its API server, or is refused by it", () =>
     Effect.gen(function*() {
-      const front = yield* listen
+      const at = yield* front
       yield* link("dead", connectionTo("http://127.0.0.1:1"))
-      const dead = yield* ask({ ...front, path: "/clusters/dead/api", headers: zoe })
+      const dead = yield* ask({ ...at, path: "/clusters/dead/api", headers: zoe })
       assert.strictEqual(dead.status, 503)
       assert.include(messageOf(dead.body), "cannot reach the API server")
 
@@ -193,9 +201,9 @@ layer(master, { excludeTestServices: true, timeout: "30 seconds" })("kube access
         identity: Effect.sync(() => ({ tls: {}, authorization: Redacted.make(`Bearer ${token}`) })),
         refresh: Effect.sync(() => token = "new")
       })
-      const front = yield* listen
+      const at = yield* front
       const path = "/clusters/renewed/apis/authentication.k8s.io/v1/selfsubjectreviews"
-      const answer = yield* ask({ ...front, path, headers: zoe, method: "POST", body: "{}" })
+      const answer = yield* ask({ ...at, path, headers: zoe, method: "POST", body: "{}" })
       assert.strictEqual(answer.status, 200)
       assert.lengthOf(upstream.recorded, 2)
     }))
@@ -243,10 +251,10 @@ layer(master, { excludeTestServices: true, timeout: "30 seconds" })("kube access
       })
       const agent = yield* Scope.make()
       yield* Scope.provide(link("half", connectionTo(upstream.url)), agent)
-      const front = yield* listen
+      const at = yield* front
       const get = (path: string, hasAll: () => void) =>
         ask({
-          ...front,
+          ...at,
           path: `/clusters/half${path}`,
           headers: zoe,
           onData: (text) => {
@@ -276,7 +284,7 @@ layer(master, { excludeTestServices: true, timeout: "30 seconds" })("kube access
     Effect.gen(function*() {
       const block = randomBytes(1 << 16).toString("hex")
       let written = 0
-      const { front, get } = yield* clusterOf("large", (request, response) => {
+      const { at, get } = yield* clusterOf("large", (request, response) => {
         response.writeHead(200, { "content-type": "text/plain" })
         const total = request.url?.includes("endless") === true ? Infinity : 400
         const more = (): void => {
@@ -293,7 +301,7 @@ layer(master, { excludeTestServices: true, timeout: "30 seconds" })("kube access
 
       written = 0
       const unread = yield* Effect.forkScoped(
-        ask({ ...front, path: "/clusters/large/api/v1/pods?endless=1", headers: zoe, isPaused: true })
+        ask({ ...at, path: "/clusters/large/api/v1/pods?endless=1", headers: zoe, isPaused: true })
       )
       yield* until("it began", Effect.sync(() => written > 0))
       let before = -1
@@ -314,20 +322,13 @@ layer(master, { excludeTestServices: true, timeout: "30 seconds" })("kube access
 
   it.effect("leaves one line in the log, without the query", () =>
     Effect.gen(function*() {
-      const lines: Array<unknown> = []
-      const logger = Logger.make(({ fiber, message }) => {
-        lines.push([message, fiber.getRef(References.CurrentLogAnnotations)])
-      })
-      const { get } = yield* clusterOf("audited", (_, response) => void response.end("{}")).pipe(
-        Effect.provide(Logger.layer([logger])),
-        Effect.provideService(References.MinimumLogLevel, "Info")
-      )
+      const { get } = yield* clusterOf("audited", (_, response) => void response.end("{}"))
       yield* get("/api/v1/namespaces/a/secrets?fieldSelector=metadata.name%3Dhidden")
       yield* until(
         "it is logged",
-        Effect.sync(() => lines.some((line) => JSON.stringify(line).includes("kube access")))
+        Effect.sync(() => logged.some(isOfAudited))
       )
-      const line = JSON.stringify(lines.find((line) => JSON.stringify(line).includes("kube access")))
+      const line = logged.find(isOfAudited) ?? ""
       for (
         const part of [`"user":"zoë@example.org"`, `"cluster":"audited"`, `"verb":"list"`, `"status":200`, `"bytes":2`]
       ) {
