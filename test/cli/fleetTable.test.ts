@@ -69,6 +69,15 @@ describe("the fleet's table", () => {
     assert.notInclude(FleetTable.messages([row("a", many)], { ...options, wide: true }).join("\n"), "more")
   })
 
+  it("tells once why many checkers were not run", () => {
+    const child = (name: string) =>
+      cell(name, { status: "UNKNOWN", code: "PARENT_FAILED", message: "not run, because api is ERROR (API_DOWN)" })
+    const cells = [cell("api", { status: "ERROR", code: "API_DOWN", message: "no answer" }), child("a"), child("b")]
+    const lines = FleetTable.messages([row("c1", cells)], options)
+    assert.strictEqual(lines.length, 2)
+    assert.strictEqual(lines[1], "UNKNOWN c1 2 checkers not run, because api is ERROR (API_DOWN)")
+  })
+
   it("lists clusters down, worst first, when there are many", () => {
     const rows = Array.from(
       { length: 12 },

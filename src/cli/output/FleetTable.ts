@@ -6,6 +6,7 @@ import { DateTime, Duration, Order } from "effect"
 import { ProbeLayer } from "../../domain/ProbeLayer.ts"
 import type { Cell, ClusterView, MatrixRow, Transition } from "../../domain/rpc/Fleet.ts"
 import * as Status from "../../domain/Status.ts"
+import { checkerCodes } from "../../probes/CheckerCodes.ts"
 import type { Style } from "./Style.ts"
 import * as Table from "./Table.ts"
 
@@ -119,6 +120,17 @@ export const table = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOptions
   return lines
 }
 
+/** Checkers that were not run because of another are told together: they only repeat it. */
+const isRepetition = (cell: Cell): boolean => cell.code === checkerCodes.PARENT_FAILED.code
+
+const repetitions = (row: MatrixRow, { style }: FleetTableOptions): ReadonlyArray<string> => {
+  const byMessage = new Map<string, number>()
+  for (const { message } of row.cells.filter(isRepetition)) byMessage.set(message, (byMessage.get(message) ?? 0) + 1)
+  return [...byMessage].map(([message, count]) =>
+    `${style.status("UNKNOWN")} ${style.bold(row.cluster)} ${count} ${count === 1 ? "checker" : "checkers"} ${message}`
+  )
+}
+
 const noted = (cell: Cell, wide: boolean): boolean => wide ? cell.status !== "PASS" : isFailing(cell)
 
 /** What is wrong, worst first. A cluster without a link is told once. */
@@ -127,7 +139,8 @@ export const messages = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOpti
   const lost = rows.filter((row) => !row.linked)
   const found = rows.flatMap((row) =>
     row.cells.filter((cell) =>
-      noted(cell, wide) && (cell.freshness !== "unreachable" || Status.isAtLeast(cell.status, "WARN"))
+      noted(cell, wide) && (wide || !isRepetition(cell)) &&
+      (cell.freshness !== "unreachable" || Status.isAtLeast(cell.status, "WARN"))
     ).map((cell) => ({ row, cell }))
   ).toSorted((a, b) => Status.order(b.cell.status, a.cell.status))
   const shown = wide ? found : found.slice(0, MOST_MESSAGES)
@@ -145,6 +158,7 @@ export const messages = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOpti
         cell.message.split("\n").join("\n  ")
       }`
     ),
+    ...wide ? [] : rows.filter(({ linked }) => linked).flatMap((row) => repetitions(row, options)),
     ...hidden > 0 ? [style.dim(`and ${hidden} more (-o wide shows all)`)] : []
   ]
 }
