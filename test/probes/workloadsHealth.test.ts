@@ -415,7 +415,7 @@ const manifest = (
 
 const SLEEP = { command: ["sleep", "3600"] }
 /** Looks at this namespace alone: what the cluster runs for itself is another matter. */
-const HERE = { include: ["default"], startWithin: "1h" }
+const HERE = { include: ["default*"], startWithin: "1h" }
 
 const during = <A, E, R>(object: object, effect: Effect.Effect<A, E, R>) =>
   Effect.flatMap(TestCluster, ({ apply, kubectl }) =>

@@ -9,6 +9,7 @@ import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { ByteSize, Context, Data, Duration, Effect, FiberSet, FileSystem, Layer, Redacted, Schema } from "effect"
 import * as HttpIncomingMessage from "effect/http/HttpIncomingMessage"
 import { RpcSerialization, RpcServer } from "effect/rpc"
+import { X509Certificate, createPrivateKey } from "node:crypto"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import { type Server, createServer } from "node:https"
 import { Fleet, RPC_PATH, Unauthenticated } from "../../domain/rpc/Fleet.ts"
@@ -167,8 +168,13 @@ const listen = Effect.fnUntraced(function*({ files, host, names, port }: ApiServ
   )
   yield* material.pipe(
     Effect.flatMap((renewed) =>
-      // Of a pair of files one may be replaced before the other.
-      Effect.try({ try: () => server.setSecureContext(renewed), catch: asFailure(failed) })
+      Effect.try({
+        try: () => {
+          ensurePair(renewed)
+          server.setSecureContext(renewed)
+        },
+        catch: asFailure(failed)
+      })
     ),
     Effect.catch((error) => Effect.logWarning(`the certificate was not renewed: ${error.message}`)),
     Effect.delay(files === undefined ? Duration.times(SERVER_CERTIFICATE_LIFE, 2 / 3) : REREAD),
@@ -181,6 +187,16 @@ const listen = Effect.fnUntraced(function*({ files, host, names, port }: ApiServ
 const asFailure = (failed: (error: Error) => ApiServerError) => (cause: unknown): ApiServerError =>
   failed(cause instanceof Error ? cause : new Error("no reason given"))
 
+/**
+ * Of a pair of files one may be replaced before the other, and either be read while it is being written: empty, which Node
+ * takes for "no certificate", and then no handshake succeeds.
+ */
+const ensurePair = ({ cert, key }: { readonly cert: string; readonly key: string }): void => {
+  if (!new X509Certificate(cert).checkPrivateKey(createPrivateKey(key))) {
+    throw new Error("the key is not the certificate's")
+  }
+}
+
 /** Fails for a key that is none, or another certificate's. */
 const serverOf = (
   tls: { readonly cert: string; readonly key: string },
@@ -188,6 +204,7 @@ const serverOf = (
 ): Effect.Effect<Server, ApiServerError> =>
   Effect.try({
     try: () => {
+      ensurePair(tls)
       const server = createServer({
         ...tls,
         minVersion: "TLSv1.2",
