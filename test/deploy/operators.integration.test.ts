@@ -84,6 +84,21 @@ layer(TestCluster.layer({ name: "operators", nodes: 1 }), { excludeTestServices:
       assert.deepStrictEqual(logs.split("\n").filter((line) => /not allowed for|forbidden/i.test(line)), [])
     })
 
+    /** `Connected 3`: how the master shows the link of c1, and its number. Ready is an agent without a link too. */
+    const link = TestCluster.use(({ kubectl }) =>
+      kubectl(
+        "get",
+        "cluster.kubeprober.erda.cloud",
+        "c1",
+        "-n",
+        "default",
+        "-o",
+        "jsonpath={.status.link.state} {.status.epoch}"
+      )
+    )
+    const isConnected = (shown: string): boolean => shown.startsWith("Connected ")
+    const epochOf = (shown: string): number => Number(shown.split(" ")[1])
+
     /** Runs our command line in a pod, as a person of whom the API server knows, and answers what it printed. */
     const commandLine = Effect.fnUntraced(function*(pod: string, ...args: ReadonlyArray<string>) {
       const { apply, kubectl } = yield* TestCluster
@@ -197,6 +212,7 @@ layer(TestCluster.layer({ name: "operators", nodes: 1 }), { excludeTestServices:
         )
         yield* apply("agent")
         yield* ready("kubeprober-agent")
+        yield* eventually(link, isConnected)
         const list = yield* commandLine("list", "cluster", "list")
         assert.match(list, /^c1\b/m)
         yield* nothingDenied("kubeprober-agent")
@@ -206,26 +222,23 @@ layer(TestCluster.layer({ name: "operators", nodes: 1 }), { excludeTestServices:
     it.effect("survive the loss of their pods: same identity, no token", () =>
       Effect.gen(function*() {
         const { kubectl } = yield* TestCluster
+        const identity = kubectl(
+          "get",
+          "secret",
+          "kubeprober-agent",
+          "-n",
+          namespace,
+          "-o",
+          "jsonpath={.data.tls\\.crt}"
+        )
+        const before = { identity: yield* identity, epoch: epochOf(yield* link) }
         yield* kubectl("delete", "secret", "kubeprober-join", "-n", namespace)
         yield* kubectl("delete", "pods", "-n", namespace, "-l", "app.kubernetes.io/name=kubeprober", "--wait")
-        // The pods themselves: a Deployment's status may still be that of the pods that are gone.
-        for (const component of ["master", "agent"]) {
-          const selector = `app.kubernetes.io/component=${component}`
-          yield* eventually(
-            kubectl(
-              "get",
-              "pods",
-              "-n",
-              namespace,
-              "-l",
-              selector,
-              "-o",
-              "jsonpath={.items[*].status.containerStatuses[*].ready}"
-            ),
-            (readiness) => readiness === "true",
-            { within: "90 seconds", every: "1 second" }
-          )
-        }
+        yield* eventually(link, (shown) => isConnected(shown) && epochOf(shown) > before.epoch, {
+          within: "90 seconds"
+        })
+        assert.isAbove(before.identity.length, 100)
+        assert.strictEqual(yield* identity, before.identity)
         assert.match(yield* commandLine("list-again", "cluster", "list"), /^c1\b/m)
       }), 300_000)
   }
