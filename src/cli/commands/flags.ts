@@ -61,10 +61,16 @@ export const probeNamespace = Flag.String("probe-namespace").pipe(
   Flag.optional
 )
 
-export const failOn = Flag.Literals("fail-on", ["error", "warn", "unknown", "info", "never"]).pipe(
-  Flag.withDescription("The mildest verdict that makes the exit code 1"),
-  Flag.withDefault("error" as const)
+/** Without a default: an outer default never replaces an inner one. */
+const failOnFlag = Flag.Literals("fail-on", ["error", "warn", "unknown", "info", "never"]).pipe(
+  Flag.withDescription("The mildest verdict that makes the exit code 1")
 )
+
+/** For commands that judge. */
+export const failOn = failOnFlag.pipe(Flag.withDefault("error" as const))
+
+/** For commands that show. */
+export const failOnNever = failOnFlag.pipe(Flag.withDefault("never" as const))
 
 export const concurrency = Flag.Int("concurrency").pipe(
   Flag.withDescription("How many clusters to look at together"),

@@ -22,7 +22,7 @@ export const status = Command.make(
       Flag.withDescription("Stay: a live table on a terminal, else one line for each change"),
       Flag.withDefault(false)
     ),
-    failOn: flags.failOn.pipe(Flag.withDefault("never" as const)),
+    failOn: flags.failOnNever,
     output: flags.listOutput
   },
   Effect.fn("status")(function*(options) {
