@@ -37,15 +37,25 @@ const program = Effect.gen(function*() {
   const path = yield* Path.Path
   const dist = path.join(root, "dist")
   yield* fs.remove(dist, { recursive: true, force: true })
-  const bin = yield* bundle("dist/bin", executable)
+  const bin = yield* bundle("dist/bin", {
+    ...executable,
+    input: { ...executable.input, "kubectl-probe": "src/cli/kubectlProbe.ts" }
+  })
   const lib = yield* bundle("dist/lib", {
-    input: { cli: "src/cli/main.ts", domain: "src/domain/index.ts", probes: "src/probes/index.ts" },
+    input: {
+      cli: "src/cli/main.ts",
+      client: "src/client/index.ts",
+      domain: "src/domain/index.ts",
+      probes: "src/probes/index.ts"
+    },
     external: [/^effect(\/|$)/],
     minify: false
   })
   yield* types
   yield* fs.writeFileString(path.join(dist, "LICENSES.txt"), yield* notices([...bin, ...lib]))
-  yield* fs.chmod(path.join(dist, "bin", "kubeprober.js"), 0o755)
+  for (const command of ["kubeprober.js", "kubectl-probe.js"]) {
+    yield* fs.chmod(path.join(dist, "bin", command), 0o755)
+  }
   for (const part of ["bin", "lib", "types"]) {
     const bytes = yield* size(path.join(dist, part))
     // Not to standard output, which belongs to `npm pack --json`.

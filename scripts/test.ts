@@ -53,7 +53,8 @@ const checks = [
   { name: "types", command: ["tsc", "-p", "."] },
   { name: "lint", command: ["oxlint", "--deny-warnings"] },
   { name: "format", command: ["dprint", "check"] },
-  { name: "generated files", command: ["node", "scripts/generate.ts", "--check"] }
+  { name: "generated files", command: ["node", "scripts/generate.ts", "--check"] },
+  { name: "generated manifests", command: ["node", "scripts/deploy.ts", "--check"] }
 ] as const
 
 const runStatic = Effect.forEach(checks, ({ command: [command, ...args], name }) =>

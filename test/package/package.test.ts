@@ -112,6 +112,7 @@ layer(live, { excludeTestServices: true, timeout: "300 seconds" })("the packed p
       const kinds = [
         /^dist\/(bin|lib|types)\//,
         /^crds\/[^/]+\.yaml$/,
+        /^deploy\/.+\.(yaml|md)$/,
         /^src\/local\/go\//,
         /^(package\.json|README\.md|LICENSE|CHANGELOG\.md)$/,
         /^dist\/LICENSES\.txt$/
@@ -121,6 +122,8 @@ layer(live, { excludeTestServices: true, timeout: "300 seconds" })("the packed p
         "LICENSE",
         "crds/kubeprober.erda.cloud_probes.yaml",
         "dist/LICENSES.txt",
+        "deploy/master/kustomization.yaml",
+        "dist/bin/kubectl-probe.js",
         "dist/bin/kubeprober.js",
         "src/local/go/kubernetes/go.sum"
       ]
@@ -153,7 +156,13 @@ layer(live, { excludeTestServices: true, timeout: "300 seconds" })("the packed p
       const imports = Object.keys(manifest.exports).filter((name) => !name.endsWith(".json")).map((name) =>
         `import(${JSON.stringify(`kubeprober${name.slice(1)}`)})`
       )
-      yield* succeed(folder, process.execPath, "-e", `Promise.all([${imports.join(", ")}])`)
+      yield* succeed(
+        folder,
+        process.execPath,
+        "--input-type=module",
+        "-e",
+        `await Promise.all([${imports.join(", ")}])`
+      )
     }))
 
   it.effect("has a command that tells its version", () =>
@@ -162,6 +171,19 @@ layer(live, { excludeTestServices: true, timeout: "300 seconds" })("the packed p
       const { code, stdout } = yield* kubeprober("--version")
       assert.include(stdout, manifest.version)
       assert.strictEqual(code, 0)
+    }))
+
+  it.effect("is a plugin of kubectl with the original's verbs", () =>
+    Effect.gen(function*() {
+      const { folder } = yield* Consumer
+      const path = yield* Path.Path
+      const plugin = path.join(folder, "node_modules", ".bin", "kubectl-probe")
+      const version = yield* execute(folder, plugin, "version")
+      assert.include(version.stdout, manifest.version)
+      assert.strictEqual(version.code, 0)
+      const terminal = yield* execute(folder, plugin, "terminal")
+      assert.include(terminal.stderr, "kubectl --server")
+      assert.strictEqual(terminal.code, 2)
     }))
 
   it.effect("lists the project's probe beside its own", () =>
