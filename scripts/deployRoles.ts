@@ -47,7 +47,9 @@ const agent = [
   ...Needs.verbs([...READ, ...WRITE], "probestatuses", { ...here, group: OURS }),
   ...Needs.verbs(["get", "patch"], "probestatuses/status", { ...here, group: OURS }),
   // A container probe is a Job, whose pod is watched and whose last lines say why it died.
-  ...Needs.verbs([...READ, "create", "delete"], "jobs", { ...here, group: "batch" }),
+  // It is made suspended and resumed by a patch; its events say why it has no pod.
+  ...Needs.verbs([...READ, ...WRITE], "jobs", { ...here, group: "batch" }),
+  ...Needs.verbs(["list"], "events", { ...here, group: "events.k8s.io" }),
   ...Needs.verbs([...READ, "delete"], "pods", here),
   ...Needs.get("pods/log", here),
   // The token with which a Job reports, in a Secret that goes with the Job.

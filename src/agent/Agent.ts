@@ -18,6 +18,7 @@ import { ClusterFacts } from "./ClusterFacts.ts"
 import * as ControlServer from "./ControlServer.ts"
 import { Execution } from "./Execution.ts"
 import type { JobRunner } from "./JobRunner.ts"
+import type { ReportServerError } from "./jobs/ReportServer.ts"
 import * as KubeGateway from "./KubeGateway.ts"
 import * as NoJobs from "./noJobs.ts"
 import { Outbox } from "./Outbox.ts"
@@ -47,7 +48,7 @@ export interface StandaloneOptions {
   /** What probes may write; `standard` with resources, `observe` without. */
   readonly profile?: Profile | undefined
   /** Runs container probes; without it those are UNKNOWN. */
-  readonly jobs?: Layer.Layer<JobRunner, never, Kube> | undefined
+  readonly jobs?: Layer.Layer<JobRunner, ReportServerError, Kube> | undefined
 }
 
 export interface AgentOptions extends StandaloneOptions {

@@ -1,6 +1,7 @@
 /** An agent as a process of its own, from its start to its end. */
 import { Effect, FileSystem, Option, Redacted } from "effect"
 import * as Agent from "../agent/Agent.ts"
+import * as KubernetesJobs from "../agent/jobs/KubernetesJobs.ts"
 import type { Profile } from "../domain/Profile.ts"
 import { catalogue } from "../probes/Catalogue.ts"
 import type { Address } from "./commands/flags.ts"
@@ -18,6 +19,8 @@ export interface AgentProcessOptions extends OneCluster.OneClusterOptions {
   readonly profile: Option.Option<Profile>
   readonly modules: ReadonlyArray<string>
   readonly state: string
+  readonly reportListen: Option.Option<Address>
+  readonly reportUrl: Option.Option<string>
   readonly healthListen: Option.Option<Address>
 }
 
@@ -55,6 +58,12 @@ export const run = Effect.fn("AgentProcess.run")(function*(options: AgentProcess
     ...Option.match(options.profile, { onNone: () => ({}), onSome: (profile) => ({ profile }) }),
     ...Option.match(options.master, { onNone: () => ({}), onSome: (master) => ({ master }) }),
     ...Option.match(token, { onNone: () => ({}), onSome: (joinToken) => ({ joinToken }) }),
+    ...Option.match(options.reportListen, {
+      onNone: () => ({}),
+      onSome: (address) => ({
+        jobs: KubernetesJobs.layer({ ...address, reportUrl: Option.getOrUndefined(options.reportUrl) })
+      })
+    }),
     ...Option.match(options.healthListen, { onNone: () => ({}), onSome: (health) => ({ health }) })
   })
 })

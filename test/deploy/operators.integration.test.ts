@@ -9,6 +9,7 @@ import { stringify } from "yaml"
 import manifest from "../../package.json" with { type: "json" }
 import { root } from "../../scripts/bundle.ts"
 import { image, imageFiles } from "../../scripts/imageFiles.ts"
+import { BUSYBOX_IMAGE } from "../../src/local/image/Images.ts"
 import { imageTar } from "../../src/local/image/ImageTar.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
 
@@ -36,6 +37,37 @@ const inProcessProbe = {
   metadata: { name: "crud", namespace },
   spec: { policy: { interval: "30s" }, checks: [{ name: "crud", use: "k8s.api.crud" }] }
 }
+
+const busybox = (script: string, image = BUSYBOX_IMAGE) => ({
+  name: "prober",
+  image,
+  imagePullPolicy: "Never",
+  command: ["sh", "-c", script]
+})
+
+/** As a prober of the original reports: its format, to the address it was given, with nothing of ours. */
+const report = (name: string, status: string, message: string): string => {
+  const checker = JSON.stringify({ name, status, message, lastRun: "2021-07-01T02:10:07Z" }).replaceAll("\"", "\\\"")
+  const body = `{\\"probeName\\":\\"$KUBEPROBER_PROBE_NAME\\",\\"probeNamespace\\":\\"$KUBEPROBER_PROBE_NAMESPACE\\",` +
+    `\\"name\\":\\"\\",\\"checkers\\":[${checker}]}`
+  return `wget -q -O - --header 'Content-Type: application/json' --post-data "${body}" $KUBEPROBER_STATUS_REPORT_URL`
+}
+
+/** A Probe in the original's form: a template, run once. */
+const prober = (name: string, options: {
+  readonly script: string
+  readonly image?: string
+  readonly pod?: object
+  readonly policy?: object
+}) => ({
+  apiVersion: "kubeprober.erda.cloud/v1",
+  kind: "Probe",
+  metadata: { name, namespace },
+  spec: {
+    ...(options.policy === undefined ? {} : { policy: options.policy }),
+    template: { ...options.pod, containers: [busybox(options.script, options.image)] }
+  }
+})
 
 layer(TestCluster.layer({ name: "operators", nodes: 1 }), { excludeTestServices: true, timeout: "180 seconds" })(
   "the operators in a cluster",
@@ -169,6 +201,70 @@ layer(TestCluster.layer({ name: "operators", nodes: 1 }), { excludeTestServices:
         }).pipe(Effect.provide(NodeServices.layer)),
       240_000
     )
+
+    it.effect(
+      "run probers made for the original, and say UNKNOWN with the cause of those that cannot be heard",
+      () =>
+        Effect.gen(function*() {
+          const { apply, kubectl } = yield* TestCluster
+          yield* apply(
+            prober("healthy", { script: report("shop", "pass", "all shelves are full") }),
+            prober("failing", { script: `${report("till", "ERROR", "no change")} && ${report("door", "PASS", "")}` }),
+            prober("crashing", { script: `${report("before", "PASS", "fine")}; echo out of paper; exit 7` }),
+            prober("silent", { script: "true" }),
+            prober("hanging", { script: "sleep 600", policy: { timeout: "10s" } }),
+            prober("missing", { script: "true", image: "kubeprober.local/nobody:0" }),
+            prober("homeless", { script: "true", pod: { nodeSelector: { zone: "nowhere" } } })
+          )
+          const all = yield* eventually(checkers, (all) =>
+            ["healthy/shop", "failing/till", "crashing/crashing", "silent/silent", "hanging/hanging", "missing/missing"]
+              .every((name) =>
+                name in all
+              ) && "homeless/homeless" in all, { within: "150 seconds", every: "1 second" })
+          assert.strictEqual(all["healthy/shop"], "PASS")
+          assert.strictEqual(all["failing/till"], "ERROR no change")
+          assert.strictEqual(all["failing/door"], "PASS")
+          assert.strictEqual(all["crashing/before"], "PASS")
+          assert.match(all["crashing/crashing"] ?? "", /^UNKNOWN .*exit code 7.*out of paper/su)
+          assert.match(all["silent/silent"] ?? "", /^UNKNOWN .*reported nothing/u)
+          assert.match(all["hanging/hanging"] ?? "", /^UNKNOWN .*did not end within 10s/u)
+          assert.match(all["missing/missing"] ?? "", /^UNKNOWN .*ErrImageNeverPull/u)
+          assert.match(all["homeless/homeless"] ?? "", /^UNKNOWN .*no node takes/u)
+
+          const shown = yield* kubectl("get", "probestatus", "-n", namespace)
+          assert.match(shown, /^NAME +STATUS +FAILING +MESSAGE/u)
+          assert.match(shown, /^failing +ERROR +1\/2 +till: no change/mu)
+          assert.match(shown, /^healthy +PASS/mu)
+          assert.match(shown, /^crashing +UNKNOWN/mu)
+          // Every Job is gone when its run is over, and its Secret with it.
+          yield* eventually(kubectl("get", "jobs", "-n", namespace, "-o", "name"), (left) =>
+            left.trim() === "")
+        }),
+      240_000
+    )
+
+    it.effect("take no report from a pod that is not the run's", () =>
+      Effect.gen(function*() {
+        const { apply, kubectl } = yield* TestCluster
+        const forged = report("till", "PASS", "trust me").replaceAll("$KUBEPROBER_PROBE_NAME", "failing")
+          .replaceAll("$KUBEPROBER_PROBE_NAMESPACE", namespace)
+          .replaceAll(
+            "$KUBEPROBER_STATUS_REPORT_URL",
+            `http://probeagent.${namespace}.svc.cluster.local:8082/probe-status`
+          )
+        yield* apply({
+          apiVersion: "v1",
+          kind: "Pod",
+          metadata: { name: "forger", namespace },
+          spec: { restartPolicy: "Never", containers: [busybox(`${forged} || echo refused`)] }
+        })
+        yield* eventually(
+          kubectl("get", "pod", "forger", "-n", namespace, "-o", "jsonpath={.status.phase}"),
+          (phase) => phase === "Succeeded"
+        )
+        assert.include(yield* kubectl("logs", "forger", "-n", namespace), "refused")
+        assert.strictEqual((yield* checkers)["failing/till"], "ERROR no change")
+      }), 120_000)
 
     it.effect("link a cluster to a master, and show it", () =>
       Effect.gen(function*() {

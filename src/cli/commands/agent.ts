@@ -52,6 +52,13 @@ export const agent = Command.make(
       "Where probers of Jobs report; without it, Probes with a template are UNKNOWN"
     )
       .pipe(Flag.optional),
+    reportUrl: Flag.String("report-url").pipe(
+      Flag.withDescription(
+        "How probers reach --report-listen; http://probeagent.NAMESPACE.svc.cluster.local:8082/probe-status when absent"
+      ),
+      Flag.withMetavar("URL"),
+      Flag.optional
+    ),
     healthListen: flags.listen("health-listen", "Where /healthz and /readyz answer, without TLS").pipe(Flag.optional)
   },
   Effect.fn("agent")(function*(options) {
