@@ -53,10 +53,12 @@ const add = Command.make(
           `That is the join token of ${options.name}: good once, until ${DateTime.formatIso(expiresAt)}.`,
           `With the token in the file ${file}, for an agent outside the cluster:`,
           `  kubeprober agent --master ${options.masterUrl} --join-token-file ${file}`,
-          "and for one in the cluster:",
-          `  kubectl create namespace kubeprober`,
+          "and for one in the cluster (deploy/README.md):",
+          "  kubectl create namespace kubeprober",
           `  kubectl -n kubeprober create secret generic kubeprober-join --from-file=token=${file}`,
-          `  kubectl apply -k deploy/agent`
+          `  kubectl -n kubeprober create configmap kubeprober-agent-settings --from-literal=master=${options.masterUrl}`,
+          "  kubectl apply --server-side -k deploy/crds",
+          "  kubectl apply --server-side -k deploy/agent"
         ])
       }))
   })
