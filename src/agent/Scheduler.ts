@@ -33,7 +33,8 @@ const FIRST_WITHIN = Duration.seconds(5)
 /** Sleeps until the clock says so. */
 const sleepUntil = Effect.fnUntraced(function*(due: DateTime.Utc) {
   while (true) {
-    const left = DateTime.toEpochMillis(due) - (yield* Clock.currentTimeMillis)
+    // Whole milliseconds: a sleep of a smaller rest does not move the clock, and this would spin.
+    const left = Math.ceil(DateTime.toEpochMillis(due) - (yield* Clock.currentTimeMillis))
     if (left <= 0) return
     yield* Effect.sleep(Duration.min(Duration.millis(left), LONGEST_SLEEP))
   }

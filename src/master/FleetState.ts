@@ -94,9 +94,12 @@ const make = Effect.gen(function*() {
   })
 
   const observe = Effect.fnUntraced(function*(cluster: string, recorded: ReadonlyArray<Recorded>) {
+    const set = yield* desired.of(cluster)
+    if (Option.isNone(set)) return
     const { known } = entryOf(cluster)
     for (const { cell, isLatest } of recorded) {
-      if (isLatest) known.set(keyOf(cell), cell)
+      // What nobody asked for, such as a Probe that was just deleted, is history only.
+      if (isLatest && isWanted(set.value.set.probes, cell)) known.set(keyOf(cell), cell)
     }
     yield* refresh(cluster)
   })

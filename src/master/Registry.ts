@@ -104,7 +104,10 @@ const make = Effect.gen(function*() {
 
   const add = Effect.fn("Registry.add")(function*(cluster: string, labels: Readonly<Record<string, string>>) {
     const member = yield* Effect.option(membership.find(cluster))
-    if (Option.isSome(member) && member.value.epoch > 0) return yield* new AlreadyEnrolled({ cluster })
+    const current = yield* desired.cluster(cluster)
+    // A member that no cluster has linked as yet may be given another token: the first may be lost or expired.
+    const bound = Option.isNone(current) ? undefined : (yield* statuses.of(current.value)).clusterUid
+    if (Option.isSome(member) && bound !== undefined) return yield* new AlreadyEnrolled({ cluster })
     const known = yield* resources.get(Cluster, cluster)
     const before = Option.getOrUndefined(known)
     yield* writeCluster(cluster, { ...before?.metadata.labels, ...labels }, before?.spec ?? {})

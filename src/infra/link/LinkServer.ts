@@ -210,6 +210,13 @@ const make = Effect.fnUntraced(function*(options: LinkServerOptions) {
     enrol(request).pipe(
       Effect.flatMap(encodeSigned),
       Effect.catchTag("SchemaError", Effect.die),
+      // A store that fails is a defect here; whoever waits for an answer gets one, and comes again.
+      Effect.catchDefect((defect) =>
+        Effect.andThen(
+          Effect.logError("an enrolment failed", defect),
+          Effect.fail(new BadRequest({ status: 500, detail: "it failed here, see its log; try again" }))
+        )
+      ),
       Effect.matchEffect({
         onSuccess: (body) =>
           Effect.sync(() =>
