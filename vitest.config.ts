@@ -15,6 +15,9 @@ export default defineConfig({
   test: {
     // Clusters of several files run side by side on two cores; more would only make each slower.
     maxWorkers: 2,
+    // Real clusters share these cores with whatever else runs: a deadline may pass for want of a turn. The report marks who
+    // needed the second try (`retry x1`); whoever does so twice in a row has a fault.
+    retry: 1,
     testTimeout: 120_000,
     hookTimeout: 180_000,
     reporters: ["default"],
