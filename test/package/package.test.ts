@@ -1,14 +1,15 @@
 /**
- * The package as others get it: packed, installed into a copy of `examples/custom-probe`, compiled against and run.
+ * The package as others get it: packed, installed into copies of the examples, compiled against and run.
  */
 import { NodeServices } from "@effect/platform-node"
 import { assert, layer } from "@effect/vitest"
-import { Context, Effect, FileSystem, Layer, Path, Schema, Stream } from "effect"
+import { Context, Effect, FileSystem, Layer, Path, Ref, Schema, Stream } from "effect"
 import { ChildProcess, ChildProcessSpawner } from "effect/process"
 import { fileURLToPath } from "node:url"
 import manifest from "../../package.json" with { type: "json" }
 import { CheckResult } from "../../src/domain/CheckResult.ts"
-import { TestCluster } from "../clusters/TestCluster.ts"
+import { MatrixRow } from "../../src/domain/rpc/Fleet.ts"
+import { TestCluster, eventually } from "../clusters/TestCluster.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 
@@ -38,15 +39,38 @@ const succeed = Effect.fnUntraced(function*(cwd: string, command: string, ...arg
     : yield* Effect.die(new Error(`${command} ${args.join(" ")}: ${code}\n${stdout}\n${stderr}`))
 })
 
+/** Starts a program that works until the scope ends; all it has printed so far, on either stream. */
+const start = Effect.fnUntraced(function*(options: {
+  readonly cwd: string
+  readonly home: string
+  readonly command: readonly [string, ...ReadonlyArray<string>]
+}) {
+  const path = yield* Path.Path
+  const spawner = yield* ChildProcessSpawner.ChildProcessSpawner
+  const [command, ...args] = options.command
+  const child = yield* spawner.spawn(ChildProcess.make(command, args, {
+    cwd: options.cwd,
+    env: { HOME: options.home, PATH: `${path.dirname(process.execPath)}:${process.env["PATH"] ?? ""}` },
+    extendEnv: false,
+    stdin: "ignore"
+  }))
+  const printed = yield* Ref.make("")
+  yield* Effect.forkScoped(
+    Stream.runForEach(Stream.decodeText(child.all), (text) => Ref.update(printed, (before) => before + text))
+  )
+  return { printed: Ref.get(printed), code: child.exitCode }
+})
+
 /** What `npm pack --json` prints. */
 const Packed = Schema.fromJsonString(Schema.NonEmptyArray(Schema.Struct({
   filename: Schema.String,
   files: Schema.Array(Schema.Struct({ path: Schema.String }))
 })))
 
-/** A project that depends on the packed package. */
+/** The project of `examples/custom-probe`, and of `examples/fleet-client`, with the packed package installed. */
 class Consumer extends Context.Service<Consumer, {
   readonly folder: string
+  readonly client: string
   readonly packed: ReadonlyArray<string>
   /** The installed command. */
   readonly kubeprober: (...args: ReadonlyArray<string>) => ReturnType<typeof execute>
@@ -60,22 +84,21 @@ class Consumer extends Context.Service<Consumer, {
       const [packed] = yield* succeed(root, "npm", "pack", "--json", "--pack-destination", folder).pipe(
         Effect.flatMap(Schema.decodeEffect(Packed))
       )
-      for (const file of ["mine.ts", "package.json", "tsconfig.json"]) {
-        yield* fs.copyFile(path.join(root, "examples", "custom-probe", file), path.join(folder, file))
-      }
+      const client = yield* fs.makeTempDirectoryScoped({ prefix: "kubeprober-client-" })
+      const install = Effect.fnUntraced(function*(example: string, main: string, to: string) {
+        for (const file of [main, "package.json", "tsconfig.json"]) {
+          yield* fs.copyFile(path.join(root, "examples", example, file), path.join(to, file))
+        }
+        const tarball = path.join(folder, packed.filename)
+        yield* succeed(to, "npm", "install", "--no-audit", "--no-fund", "--prefer-offline", tarball)
+      })
       yield* fs.copyFile(path.join(root, "test", "package", "consumer", "misuse.ts"), path.join(folder, "misuse.ts"))
-      yield* succeed(
-        folder,
-        "npm",
-        "install",
-        "--no-audit",
-        "--no-fund",
-        "--prefer-offline",
-        path.join(folder, packed.filename)
-      )
+      yield* install("custom-probe", "mine.ts", folder)
+      yield* install("fleet-client", "report.ts", client)
       const services = yield* Effect.context<Path.Path | ChildProcessSpawner.ChildProcessSpawner>()
       return {
         folder,
+        client,
         packed: packed.files.map((file) => file.path),
         kubeprober: (...args) =>
           execute(folder, path.join(folder, "node_modules", ".bin", "kubeprober"), ...args).pipe(
@@ -134,11 +157,13 @@ layer(live, { excludeTestServices: true, timeout: "300 seconds" })("the packed p
 
   it.effect("type-checks in a strict project, libraries included, and refuses misuse", () =>
     Effect.gen(function*() {
-      const { folder } = yield* Consumer
+      const { client, folder } = yield* Consumer
       const path = yield* Path.Path
-      const { code, stdout } = yield* execute(folder, path.join(folder, "node_modules", ".bin", "tsc"))
-      assert.strictEqual(stdout, "")
-      assert.strictEqual(code, 0)
+      for (const project of [folder, client]) {
+        const { code, stdout } = yield* execute(project, path.join(project, "node_modules", ".bin", "tsc"))
+        assert.strictEqual(stdout, "")
+        assert.strictEqual(code, 0)
+      }
     }), 180_000)
 
   it.effect("shares the project's one copy of effect", () =>
@@ -235,4 +260,95 @@ layer(live, { excludeTestServices: true, timeout: "300 seconds" })("the packed p
       assert.strictEqual(green.report?.status, "PASS")
       assert.include(green.report?.message, "3 Deployments")
     }), 60_000)
+
+  it.effect(
+    "has a master and an agent, which runs the project's probe, and a client that tells of it",
+    () =>
+      Effect.gen(function*() {
+        const { client, folder } = yield* Consumer
+        const { apply, cluster, kubectl } = yield* TestCluster
+        const fs = yield* FileSystem.FileSystem
+        const path = yield* Path.Path
+        const home = yield* fs.makeTempDirectoryScoped({ prefix: "kubeprober-home-" })
+        const node = process.execPath
+        const installed = path.join(folder, "node_modules", ".bin", "kubeprober")
+        const run = (...args: ReadonlyArray<string>) =>
+          Effect.scoped(Effect.gen(function*() {
+            const { code, printed } = yield* start({ cwd: folder, home, command: [installed, ...args] })
+            return { code: yield* code, text: yield* printed }
+          }))
+
+        yield* kubectl("delete", "deployments", "--all", "-n", "default")
+        yield* apply(deployment("right", 2, "registry.k8s.io/pause:3.10"))
+
+        const master = yield* start({
+          cwd: folder,
+          home,
+          command: [installed, "master", "--link-listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"]
+        })
+        const serving = yield* eventually(master.printed, (text) => text.includes("the master serves"))
+        const link = /link="?(https:[^"\s]+)/u.exec(serving)?.[1] ?? ""
+        const tokenFile = path.join(home, "edge-1.token")
+        assert.strictEqual((yield* run("cluster", "add", "edge-1", "--token-out", tokenFile)).code, 0)
+        const agent = yield* start({
+          cwd: folder,
+          home,
+          command: [
+            installed,
+            "agent",
+            "--master",
+            link,
+            "--join-token-file",
+            tokenFile,
+            "--store",
+            "memory",
+            "--kubeconfig",
+            cluster.kubeconfigPath,
+            "--probes",
+            "./mine.ts"
+          ]
+        })
+        yield* eventually(agent.printed, (text) => text.includes("registered"))
+
+        const team = path.join(home, "team.json")
+        yield* fs.writeFileString(
+          team,
+          JSON.stringify({
+            apiVersion: "kubeprober.erda.cloud/v1",
+            kind: "Probe",
+            metadata: { name: "team" },
+            spec: {
+              clusterSelector: {},
+              checks: [{ name: "policy", use: "example.deployment.policy" }],
+              policy: { interval: "2s", failureThreshold: 1 }
+            }
+          })
+        )
+        const applied = yield* run("probe", "apply", "-f", team)
+        assert.strictEqual(applied.code, 0, applied.text)
+        const decode = Schema.decodeEffect(Schema.fromJsonString(Schema.Array(MatrixRow)))
+        const rows = yield* eventually(
+          run("status", "-o", "json").pipe(Effect.flatMap(({ text }) => decode(text))),
+          ([row]) => row?.status === "PASS" && row.cells.length === 1,
+          { every: "500 millis" }
+        )
+        assert.deepStrictEqual(
+          rows.map(({ cells, cluster }) => [cluster, cells.map(({ checker, message }) => [checker, message])]),
+          [["edge-1", [["policy", "1 Deployments follow the policy"]]]]
+        )
+
+        const report = yield* start({ cwd: client, home, command: [node, "report.ts", "team", "1"] })
+        yield* eventually(report.printed, (text) => text.includes("end edge-1"))
+        yield* apply(deployment("lonely", 1, "nginx:1.29"))
+        assert.strictEqual(yield* report.code, 0, yield* report.printed)
+        assert.deepStrictEqual((yield* report.printed).trim().split("\n"), [
+          "cluster edge-1 PASS",
+          "run of team on edge-1",
+          "result edge-1 policy PASS",
+          "end edge-1 finished",
+          "change edge-1 policy: PASS -> WARN"
+        ])
+      }).pipe(Effect.scoped),
+    120_000
+  )
 })
