@@ -39,7 +39,7 @@ const noteResults = (cluster: string) =>
     database.close()
   })
 
-const decodeRecord = Schema.decodeUnknownSync(Schema.fromJsonString(RunRecord))
+const decodeRecord = Schema.decodeSync(Schema.fromJsonString(RunRecord))
 
 /** The results that an agent made, which is not running. */
 const madeBy = (cluster: string): ReadonlyArray<string> =>
