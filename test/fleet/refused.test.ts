@@ -3,6 +3,7 @@ import { assert, layer } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
 import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
 import { LocalCluster } from "../../src/local/LocalCluster.ts"
 import { temporaryFolder } from "../cli/Kubeprober.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
@@ -76,6 +77,22 @@ layer(Layer.provideMerge(host, TestCluster.layer({ name: "refused" })), {
       const added = yield* master.run("cluster", "add", "single")
       assert.strictEqual(added.code, 2)
       assert.match(added.stderr, /single is enrolled; revoke it first/u)
+    }))
+
+  it.effect("a token is good for its time alone", () =>
+    Effect.gen(function*() {
+      const late = yield* masterHost(join(folder, "late"))
+      const master = yield* late.start
+      const tokenFile = yield* late.add("slow")
+      yield* master.stop
+      // Instead of ten minutes of waiting.
+      const database = new DatabaseSync(join(late.state, "master.db"))
+      database.exec("UPDATE join_tokens SET expires = 1")
+      database.close()
+      yield* late.start
+      const { kubeconfigPath: kubeconfig } = yield* LocalCluster
+      const agent = yield* startAgent(late, { state: join(folder, "slow"), kubeconfig, tokenFile })
+      yield* said(agent, /the join token for cluster slow was refused: (it has expired|this master did not issue it)/u)
     }))
 
   it.effect("an agent tells a master that is not its token's from the one that is", () =>
