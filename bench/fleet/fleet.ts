@@ -59,7 +59,7 @@ const durability = Effect.gen(function*() {
     batches: BATCHES,
     size: BATCH
   })
-  const said = yield* agent.next(Schema.Struct({ durable: Schema.Number, plain: Schema.Number, bytes: Schema.Number }))
+  const said = yield* agent.next(Schema.Struct({ durable: Schema.Finite, plain: Schema.Finite, bytes: Schema.Finite }))
   yield* Console.log(`results of ${Math.round(said.bytes)} bytes, in batches of ${BATCH}, one batch at a time:`)
   yield* Console.log(`  on the master's disk, over the link   ${Math.round(said.durable)} a second`)
   yield* Console.log(`  POSTed to a server that keeps nothing ${Math.round(said.plain)} a second`)

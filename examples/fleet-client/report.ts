@@ -1,13 +1,14 @@
 /**
  * What a fleet says, asked by a program: who is in it, one run on all of it, and the changes of what it shows.
  *
- * `node report.ts [PROBE] [CHANGES]`: the Probe to run (`nodes` when absent), and after how many changes to end (one).
+ * `node report.ts [CHECK] [CHANGES]`: the check of the catalogue to run (`k8s.api.health` when absent), and after how many
+ * changes to end (one).
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Console, Duration, Effect, Fiber, Layer, Option, Stream } from "effect"
 import { Connection, FleetClient } from "kubeprober/client"
 
-const [probe = "nodes", changes = "1"] = process.argv.slice(2)
+const [check = "k8s.api.health", changes = "1"] = process.argv.slice(2)
 
 /** Every page of the clusters, as one stream. */
 const clusters = (fleet: FleetClient["Service"]) =>
@@ -37,13 +38,14 @@ const report = Effect.gen(function*() {
   yield* Stream.runForEach(
     fleet.run({
       filter: {},
-      target: { _tag: "Probe", probe: { namespace: "kubeprober", name: probe } },
+      // A Probe of the fleet is run by { _tag: "Probe", probe: { namespace, name } }.
+      target: { _tag: "Checks", checks: [{ name: check, use: check }] },
       timeout: Duration.seconds(30)
     }),
     (event) => {
       switch (event._tag) {
         case "Started":
-          return Console.log(`run of ${probe} on ${event.clusters.join(", ")}`)
+          return Console.log(`run of ${check} on ${event.clusters.join(", ")}`)
         case "Reported":
           return Console.log(`result ${event.cluster} ${event.record.report.checker} ${event.record.report.status}`)
         case "Ended":

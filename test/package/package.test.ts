@@ -337,14 +337,18 @@ layer(live, { excludeTestServices: true, timeout: "300 seconds" })("the packed p
           [["edge-1", [["policy", "1 Deployments follow the policy"]]]]
         )
 
-        const report = yield* start({ cwd: client, home, command: [node, "report.ts", "team", "1"] })
+        const report = yield* start({
+          cwd: client,
+          home,
+          command: [node, "report.ts", "example.deployment.policy", "1"]
+        })
         yield* eventually(report.printed, (text) => text.includes("end edge-1"))
         yield* apply(deployment("lonely", 1, "nginx:1.29"))
         assert.strictEqual(yield* report.code, 0, yield* report.printed)
         assert.deepStrictEqual((yield* report.printed).trim().split("\n"), [
           "cluster edge-1 PASS",
-          "run of team on edge-1",
-          "result edge-1 policy PASS",
+          "run of example.deployment.policy on edge-1",
+          "result edge-1 example.deployment.policy PASS",
           "end edge-1 finished",
           "change edge-1 policy: PASS -> WARN"
         ])
