@@ -108,7 +108,7 @@ const make = Effect.gen(function*() {
       yield* Effect.logInfo("registered").pipe(
         Effect.annotateLogs({ cluster: welcome.cluster, epoch: welcome.epoch })
       )
-      yield* Effect.raceFirst(beating(session, welcome), delivering(session, welcome))
+      return yield* Effect.raceFirst(beating(session, welcome), delivering(session, welcome))
     }).pipe(
       Effect.catch((error) =>
         error._tag === "LinkClosed"

@@ -67,7 +67,7 @@ export const agent = Command.make(
     }
     const AgentProcess = yield* Effect.promise(() => import("../AgentProcess.ts"))
     const state = Option.isSome(options.state) ? options.state.value : yield* flags.defaultState("agent")
-    yield* AgentProcess.run({ ...options, state })
+    return yield* AgentProcess.run({ ...options, state })
   })
 ).pipe(
   Command.withDescription(

@@ -40,7 +40,7 @@ export const master = Command.make(
   Effect.fn("master")(function*(options) {
     const MasterProcess = yield* Effect.promise(() => import("../MasterProcess.ts"))
     const state = Option.isSome(options.state) ? options.state.value : yield* flags.defaultState("master")
-    yield* MasterProcess.run({ ...options, state })
+    return yield* MasterProcess.run({ ...options, state })
   })
 ).pipe(
   Command.withDescription(
