@@ -3,6 +3,7 @@ import { Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import { Profile } from "../../domain/Profile.ts"
 import { Failure } from "../Failure.ts"
+import { DRY_RUN_NAMESPACE } from "../probeNamespaces.ts"
 import * as flags from "./flags.ts"
 
 export const agent = Command.make(
@@ -38,8 +39,10 @@ export const agent = Command.make(
     ),
     namespace: Flag.String("namespace").pipe(
       Flag.withAlias("n"),
-      Flag.withDescription("The probe namespace: where Probes are, and what they create"),
-      Flag.withDefault("kubeprober")
+      Flag.withDescription(
+        "The probe namespace: where Probes are, and what they create; kubeprober when absent, default with --store memory"
+      ),
+      Flag.optional
     ),
     profile: Flag.Literals("profile", Profile.literals).pipe(
       Flag.withDescription("What probes may write: standard when there are resources of ours, else observe"),
@@ -67,7 +70,11 @@ export const agent = Command.make(
     }
     const AgentProcess = yield* Effect.promise(() => import("../AgentProcess.ts"))
     const state = Option.isSome(options.state) ? options.state.value : yield* flags.defaultState("agent")
-    return yield* AgentProcess.run({ ...options, state })
+    const namespace = Option.getOrElse(
+      options.namespace,
+      () => options.store === "memory" ? DRY_RUN_NAMESPACE : "kubeprober"
+    )
+    return yield* AgentProcess.run({ ...options, namespace, state })
   })
 ).pipe(
   Command.withDescription(
