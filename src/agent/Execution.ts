@@ -154,6 +154,22 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
     known: ReadonlyArray<string>,
     say: (said: Said) => Effect.Effect<void>
   ) {
+    if (!permits(options.profile, "namespace")) {
+      const finding = checkerCodes.ACCESS_MISSING({
+        message: `not run: a template is a Job, and this agent's profile is ${options.profile}; give the agent the ` +
+          "profile standard, or leave the Probe out here",
+        evidence: { profile: options.profile }
+      })
+      const names = known.length === 0 ? [probe.name] : known
+      yield* Effect.forEach(
+        names,
+        Effect.fnUntraced(function*(checker) {
+          yield* say({ report: yield* unknown(checker, finding, startedAt), layer: probe.spec.layer ?? "kubernetes" })
+        }),
+        { discard: true }
+      )
+      return
+    }
     const reports = yield* jobs.run({
       probe,
       template,

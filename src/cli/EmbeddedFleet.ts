@@ -11,6 +11,7 @@ import { ProbeLayer } from "../domain/ProbeLayer.ts"
 import type { Profile } from "../domain/Profile.ts"
 import type { KubeConnection } from "../infra/kube/KubeConnection.ts"
 import { LinkServer } from "../infra/link/LinkServer.ts"
+import { CREDENTIAL } from "../infra/pki/ClusterIdentity.ts"
 import { ApiServer } from "../master/api/ApiServer.ts"
 import * as Master from "../master/Master.ts"
 import { catalogue } from "../probes/Catalogue.ts"
@@ -124,11 +125,13 @@ export const start = Effect.fn("EmbeddedFleet.start")(function*(options: Embedde
     Effect.gen(function*() {
       const name = clusters[index] ?? cluster.cluster
       const stateFolder = path.join(state, "agents", name)
-      // A cluster of a kept state has its certificate already.
-      const joinToken = yield* fleet.createJoinToken({ cluster: name, labels: {} }).pipe(
-        Effect.asSome,
-        Effect.catchTag("AlreadyEnrolled", () => Effect.succeedNone)
+      const invite = fleet.createJoinToken({ cluster: name, labels: {} })
+      // Of a kept state: its certificate may have run out meanwhile, and another cluster may have the context's name.
+      const { token: joinToken } = yield* invite.pipe(
+        Effect.catchTag("AlreadyEnrolled", () => Effect.andThen(fleet.revoke({ cluster: name }), invite))
       )
+      const fs = yield* FileSystem.FileSystem
+      yield* fs.remove(path.join(stateFolder, `${CREDENTIAL}.pem`), { force: true })
       yield* Layer.build(Layer.fresh(Agent.layer({
         connection: { ...cluster, cluster: name },
         probeNamespace: Option.getOrElse(options.probeNamespace, () => DRY_RUN_NAMESPACE),
@@ -138,7 +141,7 @@ export const start = Effect.fn("EmbeddedFleet.start")(function*(options: Embedde
         version,
         profile: options.profile,
         master: `https://${HOST}:${linkPort}`,
-        ...Option.match(joinToken, { onNone: () => ({}), onSome: ({ token }) => ({ joinToken: token }) })
+        joinToken
       }))).pipe(
         Effect.mapError((error) => new Failure({ reason: `the agent for ${name}: ${error.message}` }))
       )

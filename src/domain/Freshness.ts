@@ -1,7 +1,7 @@
 /**
  * How much a result still says. Silence is never shown as PASS.
  */
-import { DateTime, Schema } from "effect"
+import { DateTime, Duration, Schema } from "effect"
 import { type RunSchedule, staleAt } from "./Policy.ts"
 import * as Status from "./Status.ts"
 
@@ -12,6 +12,9 @@ import * as Status from "./Status.ts"
 export const Freshness = Schema.Literals(["fresh", "stale", "unreachable"])
 export type Freshness = typeof Freshness.Type
 
+/** How far the clocks of an agent and a master may be apart. */
+const CLOCK_TOLERANCE = Duration.minutes(5)
+
 /** Freshness of the last result. `lastRun` is when the run started, absent when there was none. */
 export const freshness = (options: {
   readonly schedule: RunSchedule
@@ -21,6 +24,8 @@ export const freshness = (options: {
 }): Freshness => {
   if (!options.linked) return "unreachable"
   if (options.lastRun === undefined) return "stale"
+  // Of a clock that is or was wrong: nobody knows how old it is, and it must not stay fresh until its date has come.
+  if (DateTime.isGreaterThan(options.lastRun, DateTime.addDuration(options.now, CLOCK_TOLERANCE))) return "stale"
   const limit = staleAt(options.schedule, options.lastRun)
   return limit !== undefined && DateTime.isGreaterThan(options.now, limit) ? "stale" : "fresh"
 }

@@ -139,7 +139,8 @@ export const fromFindings = (options: {
     findings: findings.slice(0, MAX_FINDINGS),
     truncated: Math.max(0, findings.length - MAX_FINDINGS),
     startedAt: options.startedAt,
-    duration: options.duration
+    // A clock that was set back meanwhile must not cost the report.
+    duration: Math.max(0, options.duration)
   }
 }
 

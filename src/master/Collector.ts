@@ -36,7 +36,12 @@ export const layer = Layer.effect(
       return yield* new Overloaded({ retryAfter: Duration.seconds(seconds) })
     })
 
-    const newest = Effect.fnUntraced(function*(cluster: string, epoch: number) {
+    /** Only who has registered on this very link is heard. */
+    const registered = (cluster: string, epoch: number) =>
+      Effect.map(heartbeats.of(cluster), (heard) => Option.isSome(heard) && heard.value.epoch === epoch)
+
+    const newest = Effect.fnUntraced(function*(cluster: string, epoch: number, own: number) {
+      if (epoch !== own) return yield* new Superseded({ epoch, current: own })
       const held = yield* Effect.option(links.find(cluster))
       if (Option.isSome(held) && held.value.epoch > epoch) {
         return yield* new Superseded({ epoch, current: held.value.epoch })
@@ -51,7 +56,15 @@ export const layer = Layer.effect(
             const known = yield* desired.cluster(cluster)
             const bound = Option.isNone(known) ? undefined : (yield* statuses.of(known.value)).clusterUid
             if (bound !== undefined && bound !== clusterUid) {
-              return yield* new ClusterMismatch({ cluster, enrolled: bound, presented: clusterUid })
+              const mismatch = new ClusterMismatch({ cluster, enrolled: bound, presented: clusterUid })
+              // After the answer has left: who holds this link is not the cluster, and nothing may be asked of it.
+              yield* links.find(cluster).pipe(
+                Effect.flatMap((link) => link.epoch === epoch ? link.close(mismatch) : Effect.void),
+                Effect.delay("200 millis"),
+                Effect.ignore,
+                Effect.forkDetach
+              )
+              return yield* mismatch
             }
             const at = yield* DateTime.now
             yield* heartbeats.hear(cluster, (before): Heard =>
@@ -64,7 +77,7 @@ export const layer = Layer.effect(
           }),
 
           heartbeat: Effect.fnUntraced(function*(beat) {
-            yield* newest(cluster, beat.epoch)
+            yield* newest(cluster, beat.epoch, epoch)
             const at = yield* DateTime.now
             yield* heartbeats.hear(cluster, (before) =>
               before === undefined || before.epoch > epoch ? before : {
@@ -82,10 +95,10 @@ export const layer = Layer.effect(
           }),
 
           deliver: Effect.fnUntraced(function*({ epoch: of, records, seq }) {
-            yield* newest(cluster, of)
+            yield* newest(cluster, of, epoch)
             const before = yield* Ref.getAndUpdate(waiting, (count) => count + 1)
             return yield* Effect.gen(function*() {
-              if (before >= MAX_WAITING) return yield* overloaded
+              if (before >= MAX_WAITING || !(yield* registered(cluster, epoch))) return yield* overloaded
               const recorded = yield* turn.withPermits(1)(history.record(cluster, records)).pipe(
                 // Not kept, so not acknowledged: the agent has the records and delivers them again.
                 Effect.catch((error) => Effect.andThen(Effect.logError(error.message), overloaded))

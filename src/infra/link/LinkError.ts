@@ -5,7 +5,7 @@
  */
 import { Data, Duration, Schema } from "effect"
 import { DurationString } from "../../domain/Duration.ts"
-import { Overloaded, Revoked, Superseded } from "../../domain/rpc/Uplink.ts"
+import { ClusterMismatch, Overloaded, Revoked, Superseded } from "../../domain/rpc/Uplink.ts"
 import { CsrRefused, JoinTokenRefused } from "../pki/PkiError.ts"
 
 /** The link was dialled without a client certificate. */
@@ -98,7 +98,14 @@ export class Draining extends Schema.TaggedError<Draining>()("Draining", { retry
 }
 
 /** What one end tells the other when it ends a link. */
-export const Farewell = Schema.Union([Superseded, Revoked, UnknownCluster, CertificateExpired, Draining])
+export const Farewell = Schema.Union([
+  Superseded,
+  Revoked,
+  UnknownCluster,
+  ClusterMismatch,
+  CertificateExpired,
+  Draining
+])
 export type Farewell = typeof Farewell.Type
 
 /** Nothing was heard for so long that the peer must be gone. */

@@ -14,11 +14,11 @@ export const keyOf = ({ checker, probe }: Pick<CellKey, "checker" | "probe">): s
 /** What could not be removed after a run is told under the checker's own name and this. */
 const CLEANUP = "/cleanup"
 
-/** A Probe's schedule; none for a policy that cannot be followed. */
-export const scheduleOf = ({ spec }: DesiredProbe): Policy.RunSchedule | undefined =>
-  Result.getOrUndefined(
-    Policy.schedule(spec.policy ?? {}, spec.checks === undefined ? undefined : Policy.DEFAULT_SCHEDULE)
-  )
+/** A Probe's schedule, or why there is none. What a suspended one said grows stale as if it were not. */
+export const scheduleOf = ({ spec }: DesiredProbe): Result.Result<Policy.RunSchedule, Policy.InvalidPolicy> => {
+  const { suspend: _, ...policy } = spec.policy ?? {}
+  return Policy.schedule(policy, spec.checks === undefined ? undefined : Policy.DEFAULT_SCHEDULE)
+}
 
 /** The layer of a checker that has not said it yet: by the catalogue's naming. */
 const layerOf = (probe: DesiredProbe, use: string): ProbeLayer =>
@@ -57,9 +57,12 @@ const show = (
   linked: boolean,
   now: DateTime.Utc
 ): Shown => {
-  const schedule = scheduleOf(probe) ?? Policy.RunSchedule.Manual()
+  const followed = scheduleOf(probe)
+  const schedule = Result.getOrElse(followed, () => Policy.RunSchedule.Manual())
   const { state } = known
-  const freshness = Freshness.freshness({ schedule, lastRun: state.lastRun, linked, now })
+  const measured = Freshness.freshness({ schedule, lastRun: state.lastRun, linked, now })
+  // An agent refuses such a Probe, so nothing of it can be newer than this.
+  const freshness = Result.isFailure(followed) && measured === "fresh" ? "stale" : measured
   const status = Freshness.shown(state.status, freshness)
   return {
     cell: {
@@ -70,7 +73,7 @@ const show = (
       freshness,
       ...(state.code === undefined ? {} : { code: state.code }),
       ...(state.blame === undefined ? {} : { blame: state.blame }),
-      message: state.message,
+      message: Result.isFailure(followed) ? followed.failure.message : state.message,
       lastRun: state.lastRun,
       since: state.since
     },
@@ -119,7 +122,12 @@ export const cellsOf = (options: {
     const mine = [...known.values()].filter((cell) =>
       cell.probe.namespace === ref.namespace && cell.probe.name === ref.name && has(probe, cell.checker)
     )
-    const shown = mine.map((cell) => show(probe, cell, linked, now))
+    const all = mine.map((cell) => show(probe, cell, linked, now))
+    // Which checkers a prober has, its runs tell: one that the others outlive is no more.
+    const isAlive = all.some(({ cell }) => cell.freshness === "fresh")
+    const shown = probe.spec.checks === undefined && isAlive
+      ? all.filter(({ cell }) => cell.freshness === "fresh")
+      : all
     const missing = probe.spec.checks === undefined
       ? mine.length === 0 ? [showMissing(probe, probe.name, "", linked)] : []
       : probe.spec.checks

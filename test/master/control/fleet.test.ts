@@ -142,6 +142,9 @@ describe("a fleet", () => {
       const identity = yield* Effect.scoped(Effect.map(startAgent({ cluster: "a" }), ({ identity }) => identity))
       const refused = yield* Effect.flip(startAgent({ cluster: "a", identity, clusterUid: "another" }))
       assert.strictEqual(refused._tag, "ClusterMismatch")
+      // Nothing may be asked of a cluster that is not the one of this name.
+      const links = yield* Links
+      yield* until("its link is dropped", Effect.map(links.size, (size) => size === 0))
       assert.strictEqual((yield* Effect.flip(registry.add("a", {})))._tag, "AlreadyEnrolled")
       yield* registry.revoke("a")
       // A token that was lost before anybody enrolled with it is replaced by another.
