@@ -189,7 +189,7 @@ layer(cluster, { excludeTestServices: true, timeout: "180 seconds" })("a cluster
       assert.strictEqual(
         yield* outputOf("after-power", {
           node: second.name,
-          script: "nslookup -type=a kubernetes.default.svc.cluster.local >/dev/null && echo resolved"
+          script: "nslookup -type=a kubernetes.default.svc.cluster.local >/dev/null 2>&1 && echo resolved"
         }),
         "resolved\n"
       )
