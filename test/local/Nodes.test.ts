@@ -96,7 +96,7 @@ layer(cluster, { excludeTestServices: true, timeout: "180 seconds" })("a cluster
       for (const node of [first, second]) {
         const output = yield* outputOf(`client-${node.name}`, {
           node: node.name,
-          script: "until wget -q -O - http://web.default.svc.cluster.local; do sleep 0.2; done"
+          script: "until wget -q -O - http://web.default.svc.cluster.local 2>/dev/null; do sleep 0.2; done"
         })
         assert.strictEqual(output, "served\n")
       }
