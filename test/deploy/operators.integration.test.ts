@@ -315,6 +315,35 @@ layer(TestCluster.layer({ name: "operators", nodes: 1 }), { excludeTestServices:
         yield* nothingDenied("kubeprober-master")
       }), 300_000)
 
+    it.effect(
+      "give a labelled Cluster its Probe, and kubectl tells the story by its columns",
+      () =>
+        Effect.gen(function*() {
+          const { apply, kubectl } = yield* TestCluster
+          yield* apply({
+            apiVersion: "kubeprober.erda.cloud/v1",
+            kind: "Probe",
+            metadata: { name: "basics", namespace: "default" },
+            spec: { policy: { interval: "5s" }, checks: [{ name: "nodes", use: "k8s.node.readiness" }] }
+          })
+          yield* kubectl("label", "clusters.kubeprober.erda.cloud", "c1", "-n", "default", "probe/basics=true")
+          yield* eventually(checkers, (all) => all["basics/nodes"] === "PASS", { within: "60 seconds" })
+          const story = (kind: string, namespace: string) =>
+            kubectl("get", `${kind}.kubeprober.erda.cloud`, "-n", namespace)
+          const clusters = yield* eventually(
+            story("clusters", "default"),
+            (shown) => /^c1 .*\["basics"\] +1\/0 +\d{4}-\d\d-\d\d \S+ +Connected/mu.test(shown),
+            { within: "90 seconds", every: "1 second" }
+          )
+          assert.match(clusters, /^NAME +VERSION +NODECOUNT .*PROBE +TOTAL\/ERROR +HEARTBEATTIME +LINK/u)
+          assert.match(yield* story("probes", namespace), /^basics +5s/mu)
+          assert.match(yield* story("probestatuses", namespace), /^basics +PASS +0\/1/mu)
+          yield* kubectl("label", "clusters.kubeprober.erda.cloud", "c1", "-n", "default", "probe/basics-")
+          yield* eventually(story("probes", namespace), (shown) => !/^basics /mu.test(shown), { within: "60 seconds" })
+        }),
+      240_000
+    )
+
     it.effect("survive the loss of their pods: same identity, no token", () =>
       Effect.gen(function*() {
         const { kubectl } = yield* TestCluster
