@@ -12,6 +12,7 @@ import type { Need } from "../probes/Needs.ts"
 import * as Preflight from "../probes/Preflight.ts"
 import type { Check } from "../probes/Probe.ts"
 import type { RunContext } from "../probes/RunContext.ts"
+import type { ProbeWorld } from "./ProbeWorld.ts"
 import * as Runner from "./Runner.ts"
 
 /** What happens during a round, for those who watch. */
@@ -25,6 +26,8 @@ export interface RoundOptions {
   /** How many checks run at a time on this cluster. */
   readonly concurrency: number
   readonly onEvent: (event: RoundEvent) => Effect.Effect<void>
+  /** What probes use besides the API. */
+  readonly world?: ProbeWorld | undefined
 }
 
 const becauseOf = (check: Check, parent: Report.Report, now: DateTime.Utc): Runner.RunResult => ({
@@ -90,7 +93,7 @@ export const run = Effect.fn("Round.run")(
       return yield* permits.withPermits(1)(Effect.gen(function*() {
         yield* options.onEvent({ _tag: "Started", check })
         const required = check.probe.needs.some((need) => !need.optional)
-        return yield* Runner.run(check, { context, missing: required ? yield* missing : [] })
+        return yield* Runner.run(check, { context, missing: required ? yield* missing : [], world: options.world })
       }))
     })
     return yield* Effect.forEach(checks, (check) =>

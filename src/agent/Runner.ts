@@ -2,8 +2,6 @@
 import { DateTime, Duration, Effect, Exit, Option, Scope } from "effect"
 import * as Report from "../domain/Report.ts"
 import { Kube } from "../infra/kube/Kube.ts"
-import { TlsPeer } from "../infra/tls/TlsPeer.ts"
-import * as TlsPeerNode from "../infra/tls/TlsPeerNode.ts"
 import { attempt, failed } from "../probes/Attempt.ts"
 import { checkerCodes } from "../probes/CheckerCodes.ts"
 import { guard } from "../probes/KubeGuard.ts"
@@ -11,6 +9,9 @@ import { type Need, describe } from "../probes/Needs.ts"
 import type { Check } from "../probes/Probe.ts"
 import { RunContext } from "../probes/RunContext.ts"
 import { Scratch } from "../probes/Scratch.ts"
+import { Nodes } from "../probes/workers/Nodes.ts"
+import { Workers } from "../probes/workers/Workers.ts"
+import * as ProbeWorld from "./ProbeWorld.ts"
 import * as RunScratch from "./RunScratch.ts"
 
 export { findingOfKubeError } from "../probes/Attempt.ts"
@@ -26,6 +27,8 @@ export interface RunOptions {
   readonly context: RunContext["Service"]
   /** Needs the prober's identity lacks, as far as a pre-flight could find out. */
   readonly missing: ReadonlyArray<Need>
+  /** What there is besides the API; {@link ProbeWorld.outside} when absent. */
+  readonly world?: ProbeWorld.ProbeWorld | undefined
 }
 
 const missingAccess = (missing: ReadonlyArray<Need>, probeNamespace: string): Report.Finding =>
@@ -53,11 +56,15 @@ export const run = Effect.fn("Runner.run")(
       const scope = yield* Scope.make("parallel")
       const guarded = guard(kube, probe.needs, options.context.probeNamespace, probe.writes)
       const { leftovers, scratch } = yield* RunScratch.make(kube, guarded, options.context, scope)
+      const world = options.world ?? ProbeWorld.outside
+      const scoped: ProbeWorld.RunScope = { kube: guarded, scratch, context: options.context }
       const exit = yield* program.pipe(
         Effect.provideService(Kube, guarded),
         Effect.provideService(RunContext, options.context),
         Effect.provideService(Scratch, scratch),
-        Effect.provideService(TlsPeer, TlsPeerNode.service),
+        Effect.provideService(Workers, world.workers(scoped)),
+        Effect.provideService(Nodes, world.nodes(scoped)),
+        Effect.provideContext(world.world),
         restore,
         Effect.exit
       )

@@ -10,6 +10,7 @@ import { checkerCodes } from "./CheckerCodes.ts"
 import { TargetFault } from "./Codes.ts"
 import type { Outcome } from "./Outcome.ts"
 import type { Check, ProbeServices } from "./Probe.ts"
+import { WorkerFault } from "./workers/Workers.ts"
 
 /** What a failed request says about the checker, when it says nothing about the target. */
 export const findingOfKubeError = (error: KubeError): Finding => {
@@ -38,6 +39,21 @@ export const findingOfKubeError = (error: KubeError): Finding => {
   }
 }
 
+/** What a worker pod that did not do its work says of the checker. A probe that looks for just that says so itself. */
+export const findingOfWorkerFault = (fault: WorkerFault): Finding => {
+  const { message, node, pod, stage } = fault
+  const code = stage === "Unavailable"
+    ? checkerCodes.WORKER_UNAVAILABLE
+    : stage === "Task"
+    ? checkerCodes.CHECKER_FAILED
+    : checkerCodes.WORKER_FAILED
+  return code({
+    message,
+    ...(pod === undefined ? {} : { subject: { kind: "Pod", name: pod } }),
+    evidence: { stage, ...(node === undefined ? {} : { node }) }
+  })
+}
+
 /** An outcome of one finding and nothing to be proud of. */
 export const failed = (finding: Finding): Outcome => ({ summary: "", findings: [finding] })
 
@@ -53,6 +69,7 @@ const findingOf = (cause: Cause.Cause<unknown>): Finding => {
     onSome: (error) => {
       if (error instanceof TargetFault) return error.finding
       if (error instanceof KubeError) return findingOfKubeError(error)
+      if (error instanceof WorkerFault) return findingOfWorkerFault(error)
       return checkerCodes.CHECKER_FAILED({ message: textOf(error) })
     }
   })

@@ -49,6 +49,18 @@ export const checkerCodes = Codes.make({
     "The probe failed for a reason of its own.",
     "Read the message; if it names nothing in the cluster, report it as a fault of the probe."
   ),
+  WORKER_UNAVAILABLE: Codes.unknown(
+    "The probe works in pods of KubeProber's image, and none is known here.",
+    "Run it in an installed agent, or name an image that the cluster can pull with --worker-image."
+  ),
+  WORKER_FAILED: Codes.unknown(
+    "A pod that should have done the probe's work did not; the message says at which stage.",
+    "Look at the pod's events; k8s.node.sweep and k8s.workload.lifecycle judge whether pods run at all."
+  ),
+  NODE_SILENT: Codes.unknown(
+    "A node's own agent is missing or does not answer, so nothing is known of the node.",
+    "Look at the DaemonSet kubeprober-node on that node."
+  ),
   CLEANUP_FAILED: Codes.unknown(
     "Something the probe created could not be deleted; the sweeper removes it after it expires.",
     "Check the permission to delete, and finalizers or webhooks on the object named."

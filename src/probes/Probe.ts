@@ -3,7 +3,7 @@
  *
  * It declares what it writes, which permissions it needs, which codes it can report, how long it may take and how its
  * reads are retried; `run` is the program. The runner provides {@link Kube} (which refuses what `needs` does not
- * declare), {@link RunContext}, {@link Scratch} and {@link TlsPeer}.
+ * declare), {@link RunContext}, {@link Scratch}, {@link Workers}, {@link Nodes} and what {@link World} names.
  *
  * Failures decide blame: a `TargetFault` becomes the finding it carries, every other failure becomes UNKNOWN with its
  * cause (see `Attempt`). Findings returned normally are reported as they are.
@@ -12,7 +12,6 @@ import { Duration, Effect, type Schedule, Schema } from "effect"
 import type { ProbeLayer } from "../domain/ProbeLayer.ts"
 import { WriteLevel } from "../domain/Profile.ts"
 import type { Kube } from "../infra/kube/Kube.ts"
-import type { TlsPeer } from "../infra/tls/TlsPeer.ts"
 import { attempt } from "./Attempt.ts"
 import type { Codes } from "./Codes.ts"
 import type { Need } from "./Needs.ts"
@@ -21,9 +20,15 @@ import * as Retry from "./Retry.ts"
 import type { RunContext } from "./RunContext.ts"
 import type { Scratch } from "./Scratch.ts"
 import type { Watch } from "./Watch.ts"
+import type { Nodes } from "./workers/Nodes.ts"
+import type { Workers } from "./workers/Workers.ts"
+import type { World } from "./World.ts"
 
 /** What a run of a probe may use. */
-export type ProbeServices = Kube | RunContext | Scratch | TlsPeer
+export type ProbeServices = Kube | RunContext | Scratch | Workers | Nodes | World
+
+/** Where a probe's work is done: in the agent alone, also in worker pods, or also in the node agents. */
+export type Placement = "agent" | "workers" | "nodes"
 
 /** A probe whose configuration is `Config`, written by people as `Encoded`. */
 export interface Probe<out Config, out Encoded> {
@@ -34,6 +39,9 @@ export interface Probe<out Config, out Encoded> {
   /** What a PASS proves, as a sentence. */
   readonly proves: string
   readonly writes: WriteLevel
+  readonly placement: Placement
+  /** What a run takes of the cluster, as a sentence: API requests, pods, data. */
+  readonly costs: string
   readonly needs: ReadonlyArray<Need>
   readonly codes: Codes
   readonly config: Schema.Codec<Config, Encoded>
@@ -55,6 +63,9 @@ export interface ProbeOptions<Config, Encoded, E> {
   readonly layer: ProbeLayer
   readonly proves: string
   readonly writes: WriteLevel
+  /** `agent` when absent. */
+  readonly placement?: Placement | undefined
+  readonly costs?: string | undefined
   readonly needs: ReadonlyArray<ReadonlyArray<Need>>
   readonly codes: Codes
   readonly config: Schema.Codec<Config, Encoded>
@@ -76,6 +87,8 @@ export const make = <Config, Encoded, E>(
   layer: options.layer,
   proves: options.proves,
   writes: options.writes,
+  placement: options.placement ?? "agent",
+  costs: options.costs ?? "",
   needs: options.needs.flat(),
   codes: options.codes,
   config: options.config,
@@ -146,6 +159,10 @@ export const mapConfig = <Config, Encoded, Config2, Encoded2>(
 const strongest = (a: WriteLevel, b: WriteLevel): WriteLevel =>
   WriteLevel.literals.indexOf(a) >= WriteLevel.literals.indexOf(b) ? a : b
 
+const PLACEMENTS: ReadonlyArray<Placement> = ["agent", "workers", "nodes"]
+
+const farthest = (a: Placement, b: Placement): Placement => PLACEMENTS.indexOf(a) >= PLACEMENTS.indexOf(b) ? a : b
+
 /** How much longer a composition may take than its slowest part, so that a part that times out is told as that. */
 const COMPOSITION_SLACK = Duration.seconds(1)
 
@@ -163,6 +180,8 @@ export const all = (
   return make(id, {
     ...options,
     writes: probes.map((probe) => probe.writes).reduce(strongest),
+    placement: probes.map((probe) => probe.placement).reduce(farthest),
+    costs: [...new Set(probes.map((probe) => probe.costs))].filter((costs) => costs !== "").join(" "),
     needs: probes.map((probe) => probe.needs),
     codes: Object.assign({}, ...probes.map((probe) => probe.codes)),
     config: NoConfig,

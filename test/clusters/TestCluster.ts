@@ -9,6 +9,7 @@
  * ```
  */
 import { Context, DateTime, Duration, Effect, Layer, Random, Redacted, Schedule, type Scope } from "effect"
+import type { ProbeWorld } from "../../src/agent/ProbeWorld.ts"
 import * as Round from "../../src/agent/Round.ts"
 import type { RunResult } from "../../src/agent/Runner.ts"
 import type { Report } from "../../src/domain/Report.ts"
@@ -33,6 +34,8 @@ export interface RunOptions {
   /** How long the sweeper must leave alone what the run creates; 15 minutes when absent. */
   readonly expiresIn?: Duration.Input | undefined
   readonly runId?: string | undefined
+  /** What probes use besides the API; without it there are no workers, node agents or credentials. */
+  readonly world?: ProbeWorld | undefined
 }
 
 export class TestCluster extends Context.Service<TestCluster, {
@@ -106,7 +109,8 @@ const make = Effect.fnUntraced(function*(cluster: LocalCluster["Service"]) {
         expiresAt: DateTime.addDuration(now, Duration.fromInputUnsafe(options.expiresIn ?? "15 minutes"))
       },
       concurrency: 8,
-      onEvent: () => Effect.void
+      onEvent: () => Effect.void,
+      world: options.world
     }).pipe(Effect.provideService(Kube, options.as ?? kube))
   })
 

@@ -11,6 +11,8 @@ import { workloadsHealth } from "../../src/probes/kubernetes/workloadsHealth.ts"
 import type { AnyProbe } from "../../src/probes/Probe.ts"
 import { RunContext } from "../../src/probes/RunContext.ts"
 import { Scratch } from "../../src/probes/Scratch.ts"
+import { Nodes } from "../../src/probes/workers/Nodes.ts"
+import { Workers } from "../../src/probes/workers/Workers.ts"
 
 const NOW = DateTime.makeUnsafe("2026-01-01T12:00:00Z")
 const ago = (minutes: number) => DateTime.formatIso(DateTime.subtract(NOW, { minutes }))
@@ -42,7 +44,9 @@ const codesOf = Effect.fnUntraced(
         serving(lists),
         Layer.succeed(RunContext, { runId: "test", probeNamespace: "default", expiresAt: NOW }),
         Layer.mock(Scratch)({}),
-        Layer.mock(TlsPeer)({})
+        Layer.mock(TlsPeer)({}),
+        Layer.mock(Workers)({}),
+        Layer.mock(Nodes)({})
       ])
     )
     return findings.map(({ code }) => code)

@@ -1,0 +1,39 @@
+/**
+ * Every node, seen from itself: tasks run by the node agents, a DaemonSet without a shell and without privileges that
+ * reads `/proc`, `/sys` and a few files of its node.
+ *
+ * A node whose agent is missing or does not answer is in the result, with the reason: silence is never taken for health.
+ */
+import { Context, type Effect } from "effect"
+import type { KubeError } from "../../infra/kube/KubeError.ts"
+import * as Needs from "../Needs.ts"
+import type { Task } from "./Task.ts"
+
+/** Where the node agents are. They read files of their nodes, which the Pod Security Standard of the probe namespace forbids. */
+export const NODE_AGENT_NAMESPACE = "kubeprober-nodes"
+
+/** What a probe that uses {@link Nodes} needs. */
+export const needs: ReadonlyArray<Needs.Need> = [
+  ...Needs.list("nodes"),
+  ...Needs.list("pods", { namespace: NODE_AGENT_NAMESPACE })
+]
+
+/** What one node said. */
+export type NodeAnswer<Output> =
+  | { readonly _tag: "Answered"; readonly node: string; readonly output: Output }
+  /** `missing`: no agent runs there. `unreachable`: it does not answer. `failed`: it answered that the task failed. */
+  | {
+    readonly _tag: "Silent"
+    readonly node: string
+    readonly why: "missing" | "unreachable" | "failed"
+    readonly detail: string
+  }
+
+export class Nodes extends Context.Service<Nodes, {
+  /** Runs the task on every node, or on those named; one answer a node. */
+  readonly run: <Input, Output>(
+    task: Task<Input, Output>,
+    input: Input,
+    options?: { readonly nodes?: ReadonlyArray<string> | undefined }
+  ) => Effect.Effect<ReadonlyArray<NodeAnswer<Output>>, KubeError>
+}>()("kubeprober/probes/Nodes") {}

@@ -1,0 +1,8 @@
+/** Every task that worker pods and node agents know. */
+import type { Task } from "./Task.ts"
+
+/** A task whose input and output are not known here. */
+export type AnyTask = Task<unknown, unknown>
+
+/** Sorted by id. */
+export const tasks: ReadonlyArray<AnyTask> = []
