@@ -1,32 +1,22 @@
 /**
  * What probes use besides the Kubernetes API: the world as Node gives it, worker pods and node agents.
  */
-import { Context, Effect } from "effect"
-import type { Kube } from "../infra/kube/Kube.ts"
-import { TlsPeer } from "../infra/tls/TlsPeer.ts"
-import * as TlsPeerNode from "../infra/tls/TlsPeerNode.ts"
-import type { RunContext } from "../probes/RunContext.ts"
-import type { Scratch } from "../probes/Scratch.ts"
+import { type Context, Effect } from "effect"
 import type { Nodes } from "../probes/workers/Nodes.ts"
 import { WorkerFault, type Workers } from "../probes/workers/Workers.ts"
 import type { World } from "../probes/World.ts"
-
-/** What is made anew for each run, because it acts with the run's rights and in its name. */
-export interface RunScope {
-  /** Sends only what the probe declares. */
-  readonly kube: Kube["Service"]
-  readonly scratch: Scratch["Service"]
-  readonly context: RunContext["Service"]
-}
+import * as LocalWorld from "./LocalWorld.ts"
+import * as KubernetesNodes from "./nodes/KubernetesNodes.ts"
+import type { NodesOptions } from "./nodes/KubernetesNodes.ts"
+import type { RunScope } from "./RunScope.ts"
+import * as KubernetesWorkers from "./workers/KubernetesWorkers.ts"
+import type { WorkerSettings } from "./workers/manifest.ts"
 
 export interface ProbeWorld {
   readonly world: Context.Context<World>
-  readonly workers: (run: RunScope) => Workers["Service"]
-  readonly nodes: (run: RunScope) => Nodes["Service"]
+  readonly workers: (run: RunScope) => Effect.Effect<Workers["Service"]>
+  readonly nodes: (run: RunScope) => Effect.Effect<Nodes["Service"]>
 }
-
-/** Of this process: all stateless, or connected only while a probe uses it. */
-const world: Context.Context<World> = Context.make(TlsPeer, TlsPeerNode.service)
 
 const noImage = new WorkerFault({
   stage: "Unavailable",
@@ -42,5 +32,19 @@ const noWorkers: Workers["Service"] = {
 /** No agent of ours is on any node. */
 const noNodes: Nodes["Service"] = { run: () => Effect.succeed([]) }
 
+/** What is there besides the world: of each, or nothing. */
+export interface ProbeWorldOptions {
+  /** How worker pods are started. */
+  readonly workers?: WorkerSettings | undefined
+  /** How node agents are asked. */
+  readonly nodes?: NodesOptions | undefined
+}
+
+export const make = (options: ProbeWorldOptions): ProbeWorld => ({
+  world: LocalWorld.context,
+  workers: options.workers === undefined ? () => Effect.succeed(noWorkers) : KubernetesWorkers.make(options.workers),
+  nodes: options.nodes === undefined ? () => Effect.succeed(noNodes) : KubernetesNodes.make(options.nodes)
+})
+
 /** A prober outside of the cluster, with nothing of ours installed there. */
-export const outside: ProbeWorld = { world, workers: () => noWorkers, nodes: () => noNodes }
+export const outside: ProbeWorld = make({})

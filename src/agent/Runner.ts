@@ -12,6 +12,7 @@ import { Scratch } from "../probes/Scratch.ts"
 import { Nodes } from "../probes/workers/Nodes.ts"
 import { Workers } from "../probes/workers/Workers.ts"
 import * as ProbeWorld from "./ProbeWorld.ts"
+import type { RunScope } from "./RunScope.ts"
 import * as RunScratch from "./RunScratch.ts"
 
 export { findingOfKubeError } from "../probes/Attempt.ts"
@@ -57,13 +58,13 @@ export const run = Effect.fn("Runner.run")(
       const guarded = guard(kube, probe.needs, options.context.probeNamespace, probe.writes)
       const { leftovers, scratch } = yield* RunScratch.make(kube, guarded, options.context, scope)
       const world = options.world ?? ProbeWorld.outside
-      const scoped: ProbeWorld.RunScope = { kube: guarded, scratch, context: options.context }
+      const here: RunScope = { kube: guarded, scratch, context: options.context, scope }
       const exit = yield* program.pipe(
         Effect.provideService(Kube, guarded),
         Effect.provideService(RunContext, options.context),
         Effect.provideService(Scratch, scratch),
-        Effect.provideService(Workers, world.workers(scoped)),
-        Effect.provideService(Nodes, world.nodes(scoped)),
+        Effect.provideService(Workers, yield* world.workers(here)),
+        Effect.provideService(Nodes, yield* world.nodes(here)),
         Effect.provideContext(world.world),
         restore,
         Effect.exit

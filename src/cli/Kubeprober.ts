@@ -7,17 +7,19 @@ import { check } from "./commands/check.ts"
 import { cluster } from "./commands/cluster.ts"
 import { local } from "./commands/local.ts"
 import { master } from "./commands/master.ts"
+import { node } from "./commands/node.ts"
 import { once } from "./commands/once.ts"
 import { probe } from "./commands/probe.ts"
 import { status } from "./commands/status.ts"
 import { up } from "./commands/up.ts"
+import { worker } from "./commands/worker.ts"
 import { Exit } from "./ExitCode.ts"
 import { Screen, note } from "./Screen.ts"
 import { version } from "./version.ts"
 
 const kubeprober = Command.make("kubeprober").pipe(
   Command.withDescription("Proves that Kubernetes clusters work, by doing in them what their users do"),
-  Command.withSubcommands([check, up, status, once, probe, cluster, master, agent, local])
+  Command.withSubcommands([check, up, status, once, probe, cluster, master, agent, local, worker, node])
 )
 
 const say = (failure: unknown): string => {

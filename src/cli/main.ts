@@ -4,7 +4,7 @@ import { Cause, Effect, Exit, Runtime } from "effect"
 import * as Kubeprober from "./Kubeprober.ts"
 
 /** Commands that run until they are told to end: that they were is no failure of theirs. */
-const SERVING: ReadonlySet<string> = new Set(["master", "agent"])
+const SERVING: ReadonlySet<string> = new Set(["master", "agent", "worker", "node"])
 
 const teardownOf = (command: string | undefined): Runtime.Teardown => (exit, onExit) =>
   SERVING.has(command ?? "") && Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)

@@ -1,4 +1,5 @@
 /** Every probe that comes with KubeProber. */
+import { diskLatency } from "./infrastructure/diskLatency.ts"
 import { admissionWebhooks } from "./kubernetes/admissionWebhooks.ts"
 import { apiCrud } from "./kubernetes/apiCrud.ts"
 import { apiHealth } from "./kubernetes/apiHealth.ts"
@@ -17,6 +18,7 @@ export const catalogue: ReadonlyArray<AnyProbe> = [
   apiCrud,
   apiHealth,
   certExpiry,
+  diskLatency,
   finalizersStuck,
   namespaceLifecycle,
   nodeReadiness,

@@ -2,8 +2,9 @@
  * What a probe may use of the world outside of the Kubernetes API: interfaces of `src/infra`, one service a file.
  *
  * A new kind of I/O is added in three places: its interface in `src/infra/<kind>`, this union, and its implementation in
- * `src/agent/ProbeWorld.ts`.
+ * `src/agent/LocalWorld.ts`.
  */
+import type { Disk } from "../infra/host/Disk.ts"
 import type { TlsPeer } from "../infra/tls/TlsPeer.ts"
 
-export type World = TlsPeer
+export type World = Disk | TlsPeer

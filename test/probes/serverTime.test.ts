@@ -2,10 +2,10 @@ import { assert, describe, it } from "@effect/vitest"
 import { DateTime, Effect, Layer, Schema } from "effect"
 import { HttpClient, HttpClientResponse } from "effect/http"
 import { TestClock } from "effect/testing"
+import * as LocalWorld from "../../src/agent/LocalWorld.ts"
 import * as KubeHttp from "../../src/infra/kube/http/KubeHttp.ts"
 import * as KubeTransport from "../../src/infra/kube/http/KubeTransport.ts"
 import { Kube } from "../../src/infra/kube/Kube.ts"
-import { TlsPeer } from "../../src/infra/tls/TlsPeer.ts"
 import { finalizersStuck } from "../../src/probes/kubernetes/finalizersStuck.ts"
 import { workloadsHealth } from "../../src/probes/kubernetes/workloadsHealth.ts"
 import type { AnyProbe } from "../../src/probes/Probe.ts"
@@ -44,10 +44,10 @@ const codesOf = Effect.fnUntraced(
         serving(lists),
         Layer.succeed(RunContext, { runId: "test", probeNamespace: "default", expiresAt: NOW }),
         Layer.mock(Scratch)({}),
-        Layer.mock(TlsPeer)({}),
         Layer.mock(Workers)({}),
         Layer.mock(Nodes)({})
-      ])
+      ]),
+      Effect.provideContext(LocalWorld.context)
     )
     return findings.map(({ code }) => code)
   }

@@ -1,8 +1,9 @@
 /** Every task that worker pods and node agents know. */
 import type { Task } from "./Task.ts"
+import { diskCommits } from "./tasks/diskCommits.ts"
 
 /** A task whose input and output are not known here. */
 export type AnyTask = Task<unknown, unknown>
 
 /** Sorted by id. */
-export const tasks: ReadonlyArray<AnyTask> = []
+export const tasks: ReadonlyArray<AnyTask> = [diskCommits]

@@ -1,0 +1,133 @@
+/** Asks the node agents of a cluster. Provides `Nodes`. */
+import { Duration, Effect, Result, Schema } from "effect"
+import { request } from "node:https"
+import { Kube } from "../../infra/kube/Kube.ts"
+import { Node, Pod } from "../../infra/kube/resources/core.ts"
+import * as Psk from "../../infra/tls/Psk.ts"
+import * as Elapsed from "../../probes/Elapsed.ts"
+import * as ServerTime from "../../probes/ServerTime.ts"
+import { NODE_AGENT_NAMESPACE, type NodeAnswer, type Nodes } from "../../probes/workers/Nodes.ts"
+import type { Task } from "../../probes/workers/Task.ts"
+import type { RunScope } from "../RunScope.ts"
+import { MAX_ANSWER, NODE_AGENT_PORT, NODE_AGENT_SELECTOR, PSK_IDENTITY, TaskAnswer, taskPath } from "./nodeAgents.ts"
+
+/** Nodes asked at a time. */
+const AT_ONCE = 32
+
+/** Besides the task's own time: the way there and back, and a turn behind another task. */
+const GRACE = Duration.seconds(5)
+
+/** A node this young may still be starting its agent. */
+const JOINING = Duration.minutes(2)
+
+export interface NodesOptions {
+  /** The key that node agents know; nothing while there is none. */
+  readonly key: Effect.Effect<Uint8Array | undefined>
+  /** {@link NODE_AGENT_PORT} when absent. */
+  readonly port?: number | undefined
+}
+
+const decodeAnswer = Schema.decodeUnknownResult(TaskAnswer)
+
+/** One question, answered with the body. Fails with words. */
+const ask = (
+  host: string,
+  port: number,
+  key: Uint8Array,
+  id: string,
+  input: string
+): Effect.Effect<string, string> =>
+  Effect.callback((resume) => {
+    const asked = request({
+      ...Psk.client(PSK_IDENTITY, key),
+      host,
+      port,
+      method: "POST",
+      path: taskPath(id),
+      agent: false,
+      headers: { "content-type": "application/json", "content-length": Buffer.byteLength(input) }
+    }, (response) => {
+      const chunks: Array<Buffer> = []
+      let size = 0
+      response.on("data", (chunk: Buffer) => {
+        size += chunk.length
+        if (size > MAX_ANSWER) asked.destroy(new Error(`its answer is longer than ${MAX_ANSWER} bytes`))
+        else chunks.push(chunk)
+      })
+      response.once("end", () => resume(Effect.succeed(Buffer.concat(chunks).toString())))
+      response.once("error", (error) => resume(Effect.fail(error.message)))
+    })
+    asked.once("error", (error: NodeJS.ErrnoException) =>
+      resume(Effect.fail(
+        // What OpenSSL says of keys that differ (RFC 4279 section 2: decrypt_error or bad_record_mac).
+        error.code?.startsWith("ERR_SSL") === true || error.code === "EPROTO"
+          ? "the handshake failed: it does not hold this agent's key (yet)"
+          : error.code ?? error.message
+      )))
+    asked.end(input)
+    return Effect.sync(() => asked.destroy())
+  })
+
+/** The nodes as seen by the run that `run` is of. */
+export const make = (options: NodesOptions) => (run: RunScope): Effect.Effect<Nodes["Service"]> => {
+  const { kube } = run
+  const askNode = Effect.fnUntraced(function*<Input, Output>(
+    task: Task<Input, Output>,
+    input: string,
+    name: string,
+    pod: Pod | undefined,
+    isJoining: boolean
+  ): Effect.fn.Return<NodeAnswer<Output>> {
+    const silent = (why: "missing" | "unreachable" | "failed", detail: string): NodeAnswer<Output> => ({
+      _tag: "Silent",
+      node: name,
+      why: isJoining && why !== "failed" ? "joining" : why,
+      detail
+    })
+    if (pod === undefined) return silent("missing", `no node agent runs on ${name}`)
+    const host = pod.status.hostIP
+    if (host === undefined) return silent("unreachable", `the node agent ${pod.metadata.name ?? ""} has not started`)
+    const key = yield* options.key
+    if (key === undefined) return silent("unreachable", "there is no key for node agents yet")
+    const within = Duration.sum(Duration.fromInputUnsafe(task.timeout), GRACE)
+    const body = yield* ask(host, options.port ?? NODE_AGENT_PORT, key, task.id, input).pipe(
+      Effect.timeoutOrElse({
+        duration: within,
+        orElse: () => Effect.fail(`no answer within ${Duration.format(within)}`)
+      }),
+      Effect.result
+    )
+    if (Result.isFailure(body)) return silent("unreachable", `the node agent on ${name} (${host}): ${body.failure}`)
+    const answer = decodeAnswer(body.success)
+    if (Result.isFailure(answer)) return silent("failed", `the node agent on ${name} answered what cannot be read`)
+    if (!answer.success.ok) return silent("failed", `the node agent on ${name}: ${answer.success.error}`)
+    const output = Schema.decodeUnknownResult(task.output)(answer.success.output)
+    return Result.isSuccess(output)
+      ? { _tag: "Answered", node: name, output: output.success }
+      : silent("failed", `the node agent on ${name} is of another version: ${output.failure.message}`)
+  })
+
+  return Effect.succeed({
+    run: Effect.fn("Nodes.run")(function*(task, input, { nodes } = {}) {
+      const encoded = JSON.stringify(yield* Effect.orDie(Schema.encodeEffect(task.input)(input)))
+      const [{ items: found }, { items: pods }, now] = yield* Effect.all([
+        kube.list(Node, { labelSelector: "kubernetes.io/os=linux" }),
+        kube.list(Pod, { namespace: NODE_AGENT_NAMESPACE, labelSelector: NODE_AGENT_SELECTOR }),
+        Effect.provideService(ServerTime.nowOrOurs, Kube, kube)
+      ], { concurrency: 3 })
+      const agents = new Map(
+        pods.filter(({ metadata, status }) =>
+          metadata.deletionTimestamp === undefined && status.phase !== "Failed" && status.phase !== "Succeeded"
+        ).map((pod) => [pod.spec.nodeName ?? "", pod])
+      )
+      const wanted = found.filter(({ metadata }) =>
+        metadata.deletionTimestamp === undefined && (nodes === undefined || nodes.includes(metadata.name ?? ""))
+      )
+      return yield* Effect.forEach(wanted, ({ metadata: { creationTimestamp, name = "" } }) => {
+        const isJoining = creationTimestamp !== undefined &&
+          Duration.isLessThan(Elapsed.between(creationTimestamp, now), JOINING)
+        return askNode(task, encoded, name, agents.get(name), isJoining)
+      }, { concurrency: AT_ONCE })
+    })
+  })
+}

@@ -1,0 +1,66 @@
+/**
+ * The key by which the agent and the node agents know each other.
+ *
+ * The agent mounts its Secret, so no right to read Secrets is needed. Without one, which is so at the first start, it makes a
+ * key and writes it to both namespaces; the node agents' pods wait for theirs.
+ */
+import { Context, Effect, FileSystem, Layer, Redacted, Ref, Schedule } from "effect"
+import { Kube } from "../../infra/kube/Kube.ts"
+import { make as makeResource } from "../../infra/kube/KubeResource.ts"
+import { KEY_BYTES } from "../../infra/tls/Psk.ts"
+import { NODE_AGENT_NAMESPACE, NODE_KEY_FIELD, NODE_KEY_FOLDER, NODE_KEY_SECRET } from "./nodeAgents.ts"
+
+/** A Secret as we write it; nothing of it is read. */
+const Secret = makeResource({ kind: "Secret", plural: "secrets", scope: "Namespaced", fields: {} })
+
+const retries = Schedule.min([Schedule.exponential("1 second"), Schedule.spaced("1 minute")]).pipe(Schedule.jittered)
+
+export class NodeKey extends Context.Service<NodeKey, {
+  /** Nothing while it is not known to be where the node agents find it. */
+  readonly key: Effect.Effect<Uint8Array | undefined>
+}>()("kubeprober/agent/NodeKey") {
+  /** Of the mounted Secret, or made and written to the namespace `namespace` and that of the node agents. */
+  static readonly layer = (options: { readonly namespace: string; readonly folder?: string | undefined }) =>
+    Layer.effect(NodeKey, make(options))
+}
+
+const make = Effect.fnUntraced(
+  function*(options: { readonly namespace: string; readonly folder?: string | undefined }) {
+    const fs = yield* FileSystem.FileSystem
+    const kube = yield* Kube
+    const current = yield* Ref.make<Uint8Array | undefined>(undefined)
+    const mounted = fs.readFileString(`${options.folder ?? NODE_KEY_FOLDER}/${NODE_KEY_FIELD}`).pipe(
+      Effect.map((text) => Buffer.from(text.trim(), "base64")),
+      Effect.map((key) => key.length >= KEY_BYTES ? key : undefined),
+      Effect.orElseSucceed(() => undefined)
+    )
+    const found = yield* mounted
+    if (found !== undefined) {
+      yield* Ref.set(current, found)
+      return NodeKey.of({ key: Ref.get(current) })
+    }
+    const made = Redacted.make(crypto.getRandomValues(new Uint8Array(KEY_BYTES)), { label: "node key" })
+    const write = (namespace: string) =>
+      kube.apply(Secret, {
+        metadata: {
+          name: NODE_KEY_SECRET,
+          namespace,
+          labels: { "app.kubernetes.io/managed-by": "kubeprober" }
+        },
+        data: { [NODE_KEY_FIELD]: Buffer.from(Buffer.from(Redacted.value(made)).toString("base64")).toString("base64") }
+      }, { force: true })
+    yield* write(NODE_AGENT_NAMESPACE).pipe(
+      Effect.andThen(write(options.namespace)),
+      Effect.andThen(Ref.set(current, Redacted.value(made))),
+      Effect.tapError((error) =>
+        error.reason._tag === "NotFound"
+          ? Effect.logDebug("there are no node agents here")
+          : Effect.logWarning(`the key of the node agents could not be written: ${error.message}`)
+      ),
+      Effect.retry(retries),
+      Effect.ignore,
+      Effect.forkScoped
+    )
+    return NodeKey.of({ key: Ref.get(current) })
+  }
+)

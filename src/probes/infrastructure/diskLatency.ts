@@ -1,0 +1,126 @@
+/**
+ * infra.disk.latency: nodes' disks commit small writes fast.
+ *
+ * A pod on each node writes as a database does: little, and waiting each time until it is on the disk.
+ */
+import { Duration, Effect, Result, Schema } from "effect"
+import { DurationString } from "../../domain/Duration.ts"
+import type { Finding } from "../../domain/Report.ts"
+import { Kube } from "../../infra/kube/Kube.ts"
+import { Node } from "../../infra/kube/resources/core.ts"
+import { findingOfWorkerFault } from "../Attempt.ts"
+import { checkerCodes } from "../CheckerCodes.ts"
+import * as Codes from "../Codes.ts"
+import * as Needs from "../Needs.ts"
+import * as Outcome from "../Outcome.ts"
+import * as Probe from "../Probe.ts"
+import { Count, setting } from "../Setting.ts"
+import { sample, usable } from "../workers/SampleNodes.ts"
+import { diskCommits } from "../workers/tasks/diskCommits.ts"
+import { WorkerFault, Workers, needs as workerNeeds } from "../workers/Workers.ts"
+
+/** The folder of worker pods that is on their node's disk (an `emptyDir`). */
+const FOLDER = "/tmp"
+
+/** As etcd's own benchmark of a disk: small blocks, each committed (https://etcd.io/docs/v3.5/op-guide/hardware/#disks). */
+const BYTES = 4096
+
+const AT_ONCE = 10
+
+export const DiskLatencyConfig = Schema.Struct({
+  slow: setting(DurationString, {
+    default: "10ms",
+    description: "A 99th percentile above this is a WARN: etcd asks for less than 10 ms."
+  }),
+  tooSlow: setting(DurationString, { default: "100ms", description: "A 99th percentile above this is an ERROR." }),
+  commits: setting(Schema.Int.check(Schema.isBetween({ minimum: 10, maximum: 1000 })), {
+    default: 100,
+    description: "Writes of 4 KiB on each node."
+  }),
+  nodes: setting(Count, {
+    default: 10,
+    description: "Nodes looked at in a run; of more, others each time."
+  })
+})
+export type DiskLatencyConfig = typeof DiskLatencyConfig.Type
+
+const LOOK = "Look for a full or throttled disk on that node, for what else writes there, and at its SMART data."
+
+export const codes = Codes.make({
+  DISK_SLOW: Codes.warn("A node's disk takes long to commit small writes.", LOOK),
+  DISK_TOO_SLOW: Codes.error("A node's disk takes so long to commit small writes that databases on it stall.", LOOK),
+  NO_NODE: Codes.info("No node can run a pod now, so there is no disk to look at.", "See k8s.node.readiness.")
+})
+
+type Measured = typeof diskCommits.output.Type
+
+/** The verdict on one node's disk. */
+export const judge = (
+  { slow, tooSlow }: Pick<DiskLatencyConfig, "slow" | "tooSlow">,
+  node: string,
+  { max, p50, p99, times }: Measured
+): Finding | undefined => {
+  const round = (millis: number) => Math.round(millis * 10) / 10
+  const over = (limit: Duration.Duration) => p99 > Duration.toMillis(limit)
+  const [code, limit] = over(tooSlow) ? [codes.DISK_TOO_SLOW, tooSlow] as const : [codes.DISK_SLOW, slow] as const
+  return over(slow) || over(tooSlow)
+    ? code({
+      message: `node ${node} commits 4 KiB to its disk in ${round(p99)} ms at the 99th percentile of ${times} (limit ${
+        Duration.format(limit)
+      })`,
+      subject: { kind: "Node", name: node },
+      evidence: {
+        p50Millis: round(p50),
+        p99Millis: round(p99),
+        maxMillis: round(max),
+        limitMillis: Duration.toMillis(limit)
+      }
+    })
+    : undefined
+}
+
+export const diskLatency = Probe.make("infra.disk.latency", {
+  layer: "infrastructure",
+  proves: "Nodes' disks commit small writes fast enough for databases.",
+  writes: "namespace",
+  placement: "workers",
+  costs: "A pod on each of at most 10 nodes, 400 KiB written on each, and about 3 API requests a pod.",
+  needs: [Needs.list("nodes"), workerNeeds],
+  codes,
+  config: DiskLatencyConfig,
+  timeout: "3 minutes",
+  dependsOn: ["k8s.api.health"],
+  run: Effect.fnUntraced(function*(config: DiskLatencyConfig) {
+    const kube = yield* Kube
+    const workers = yield* Workers
+    const { items } = yield* kube.list(Node)
+    const names = yield* sample(usable(items), config.nodes)
+    if (names.length === 0) return Outcome.make("", [codes.NO_NODE({ message: "no node can run a pod now" })])
+    const input = { folder: FOLDER, times: config.commits, bytes: BYTES }
+    const results = yield* Effect.forEach(names, (node) =>
+      workers.run(diskCommits, input, { node, name: "disk" }).pipe(
+        Effect.map((worked) => ({ node, worked })),
+        Effect.result
+      ), { concurrency: AT_ONCE })
+    const findings: Array<Finding> = []
+    const measured: Array<number> = []
+    for (const result of results) {
+      if (Result.isSuccess(result)) {
+        const { node, worked: { output } } = result.success
+        measured.push(output.p99)
+        const finding = judge(config, node, output)
+        if (finding !== undefined) findings.push(finding)
+      } else if (result.failure instanceof WorkerFault) findings.push(findingOfWorkerFault(result.failure))
+      else return yield* result.failure
+    }
+    if (measured.length === 0 && findings.length === 0) {
+      findings.push(checkerCodes.CHECKER_FAILED({ message: "no disk was measured" }))
+    }
+    return Outcome.make(
+      `${measured.length} of ${items.length} nodes commit 4 KiB within ${
+        Math.round(Math.max(0, ...measured) * 10) / 10
+      } ms (99th percentile)`,
+      findings
+    )
+  })
+})
