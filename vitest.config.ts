@@ -5,7 +5,7 @@ import { defineConfig } from "vitest/config"
 /** A file that starts clusters, or installs the package, is an integration test; what it imports says so. */
 const isIntegration = (file: string): boolean =>
   file.startsWith("test/package/") || file.endsWith(".integration.test.ts") ||
-  /from "[^"]*\/(TestCluster|WorkerCluster|LocalCluster|LocalFleet|Local|ProbeProcess)\.ts"/.test(
+  /from "[^"]*\/(TestCluster|WorkerCluster|NodeAgents|LocalCluster|LocalFleet|Local|ProbeProcess)\.ts"/.test(
     readFileSync(join(import.meta.dirname, file), "utf8")
   )
 

@@ -4,11 +4,13 @@
  *
  * What probes need comes from the catalogue. The operators' own needs are stated here, each with its user.
  */
+import { NODE_KEY_SECRET } from "../src/agent/nodes/nodeAgents.ts"
 import { kinds } from "../src/domain/kinds/Kinds.ts"
 import { permits } from "../src/domain/Profile.ts"
 import { catalogue } from "../src/probes/Catalogue.ts"
 import * as Needs from "../src/probes/Needs.ts"
 import * as Roles from "../src/probes/Roles.ts"
+import { NODE_AGENT_NAMESPACE, needs as NodeNeeds } from "../src/probes/workers/Nodes.ts"
 
 /** Where both operators live; the agent's is the probe namespace too. */
 export const NAMESPACE = "kubeprober"
@@ -40,6 +42,18 @@ const events = (namespace: Needs.NeedNamespace) =>
 /** What the agent's own probes do, up to the profile `standard`. */
 const prober = catalogue.filter(({ writes }) => permits("standard", writes)).flatMap(({ needs }) => needs)
 
+/** Whether a need is in the namespace of node agents, which is installed apart. */
+const isAtNodes = (need: Needs.Need): boolean => need._tag === "ResourceNeed" && need.namespace === NODE_AGENT_NAMESPACE
+
+/** The key of node agents, written where they find it, and read by nobody. */
+const nodeKey = (namespace: Needs.NeedNamespace) => [
+  ...Needs.create("secrets", { namespace }),
+  ...Needs.patch("secrets", { namespace, names: [NODE_KEY_SECRET] })
+]
+
+/** Who answers, and the key. */
+const atNodes = [...NodeNeeds.filter(isAtNodes), ...prober.filter(isAtNodes), ...nodeKey(NODE_AGENT_NAMESPACE)]
+
 const agent = [
   // Desired Probes come in from the master, or from people; their results go out.
   ...Needs.verbs([...READ, ...WRITE], "probes", { ...here, group: OURS }),
@@ -57,6 +71,7 @@ const agent = [
   // The original's `extra-config`, and what the sweeper looks for.
   ...Needs.verbs([...READ, ...WRITE], "configmaps", here),
   ...lease("kubeprober-agent"),
+  ...nodeKey(Needs.probeNamespace),
   ...events(Needs.probeNamespace)
 ]
 
@@ -127,9 +142,10 @@ const people = [
 export const roleFiles: Readonly<Record<string, ReadonlyArray<Manifest>>> = {
   "crds/people.yaml": people,
   "base/agent/roles.yaml": [
-    ...granted("kubeprober-prober", prober, "kubeprober-agent"),
+    ...granted("kubeprober-prober", prober.filter((need) => !isAtNodes(need)), "kubeprober-agent"),
     ...granted("kubeprober-agent", agent, "kubeprober-agent")
   ],
+  "nodes/roles.yaml": granted("kubeprober-nodes", atNodes, "kubeprober-agent"),
   "agent/roles.yaml": granted("kubeprober-agent-identity", linkedAgent, "kubeprober-agent"),
   "agent/components/kube-access/roles.yaml": granted("kubeprober-kube-access", kubeAccess, "kubeprober-agent"),
   "master/roles.yaml": granted("kubeprober-master", master, "kubeprober-master")

@@ -20,15 +20,18 @@ import { Execution } from "./Execution.ts"
 import type { JobRunner } from "./JobRunner.ts"
 import type { ReportServerError } from "./jobs/ReportServer.ts"
 import * as KubeGateway from "./KubeGateway.ts"
+import { NodeKey } from "./nodes/NodeKey.ts"
 import * as NoJobs from "./noJobs.ts"
 import { Outbox } from "./Outbox.ts"
 import { ProbeStore } from "./ProbeStore.ts"
+import * as ProbeWorld from "./ProbeWorld.ts"
 import { randomSuffix } from "./RunScratch.ts"
 import * as Scheduler from "./Scheduler.ts"
 import { Standings } from "./Standings.ts"
 import { StatusWriter } from "./StatusWriter.ts"
 import * as Sweeping from "./Sweeping.ts"
 import * as Uplinking from "./Uplinking.ts"
+import { ownImage } from "./workers/ownImage.ts"
 
 /** The Lease by which one of several agents of a cluster works. */
 export const LEASE = "kubeprober-agent"
@@ -47,6 +50,10 @@ export interface StandaloneOptions {
   readonly version: string
   /** What probes may write; `standard` with resources, `observe` without. */
   readonly profile?: Profile | undefined
+  /** The image of worker pods; the agent's own when absent, where the agent is a pod of its cluster. */
+  readonly workerImage?: string | undefined
+  /** Where the key of node agents is mounted; its usual place when absent. */
+  readonly nodeKeyFolder?: string | undefined
   /** Runs container probes; without it those are UNKNOWN. */
   readonly jobs?: Layer.Layer<JobRunner, ReportServerError, Kube> | undefined
 }
@@ -64,6 +71,20 @@ export type AnyOptions = StandaloneOptions & Partial<Pick<AgentOptions, "master"
 const profileOf = ({ mode, profile }: StandaloneOptions): Profile =>
   profile ?? (mode === "resources" ? "standard" : "observe")
 
+/** Worker pods and node agents, as far as this agent can have them. */
+const worldOf = Effect.fnUntraced(function*({ mode, nodeKeyFolder, probeNamespace, workerImage }: StandaloneOptions) {
+  if (mode === "memory") {
+    return ProbeWorld.make(workerImage === undefined ? {} : { workers: Effect.succeed({ image: workerImage }) })
+  }
+  const nodeKey = yield* Layer.build(NodeKey.layer({ namespace: probeNamespace, folder: nodeKeyFolder }))
+  return ProbeWorld.make({
+    workers: workerImage === undefined
+      ? yield* ownImage({ pod: hostname(), namespace: probeNamespace })
+      : Effect.succeed({ image: workerImage }),
+    nodes: { key: Context.get(nodeKey, NodeKey).key }
+  })
+})
+
 /** What runs Probes, whoever they come from. */
 const working = (options: StandaloneOptions, outbox: "kept" | "none") => {
   const { available, mode, probeNamespace } = options
@@ -73,9 +94,14 @@ const working = (options: StandaloneOptions, outbox: "kept" | "none") => {
     ? StatusWriter.layerKubernetes.pipe(Layer.provideMerge(Standings.layerKubernetes(probeNamespace)))
     : Layer.merge(StatusWriter.layerNone, Standings.layerSqlite.pipe(Layer.provide(database)))
   return Scheduler.layer.pipe(
-    Layer.provideMerge(
-      Execution.layer({ available, probeNamespace, profile: profileOf(options), inside: mode === "resources" })
-    ),
+    Layer.provideMerge(Layer.unwrap(Effect.map(worldOf(options), (world) =>
+      Execution.layer({
+        available,
+        probeNamespace,
+        profile: profileOf(options),
+        inside: mode === "resources",
+        world
+      })))),
     Layer.provideMerge(Layer.mergeAll(
       state,
       outbox === "kept" ? Outbox.layerSqlite().pipe(Layer.provide(database)) : Outbox.layerNone,

@@ -16,6 +16,7 @@ import { JobRunner } from "./JobRunner.ts"
 import { Outbox } from "./Outbox.ts"
 import { BACKSTOP, checksOf, cleanupOf, hasChecker, planOf } from "./probePlan.ts"
 import type { StoredProbe } from "./ProbeStore.ts"
+import type { ProbeWorld } from "./ProbeWorld.ts"
 import * as Round from "./Round.ts"
 import { Standings } from "./Standings.ts"
 import { StatusWriter } from "./StatusWriter.ts"
@@ -53,6 +54,8 @@ export interface ExecutionOptions {
   readonly profile: Profile
   /** Whether the agent runs in the cluster, with a ServiceAccount made for it. */
   readonly inside: boolean
+  /** What probes use besides the API. */
+  readonly world: ProbeWorld
 }
 
 export class Execution extends Context.Service<Execution, {
@@ -133,6 +136,7 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
         expiresAt: DateTime.addDuration(startedAt, Duration.sum(deadline, SWEEP_GRACE))
       },
       concurrency: CHECKS_OF_ONE,
+      world: options.world,
       onEvent: (event) =>
         event._tag === "Started" ? Effect.void : Effect.gen(function*() {
           const { check, result } = event

@@ -18,31 +18,36 @@ export interface ProbeWorld {
   readonly nodes: (run: RunScope) => Effect.Effect<Nodes["Service"]>
 }
 
-const noImage = new WorkerFault({
+/** No image is known for worker pods. */
+export const noImage = new WorkerFault({
   stage: "Unavailable",
   detail: "no image is known for worker pods here; name one with --worker-image"
 })
-
-const noWorkers: Workers["Service"] = {
-  image: Effect.fail(noImage),
-  run: () => Effect.fail(noImage),
-  respond: () => Effect.fail(noImage)
-}
 
 /** No agent of ours is on any node. */
 const noNodes: Nodes["Service"] = { run: () => Effect.succeed([]) }
 
 /** What is there besides the world: of each, or nothing. */
 export interface ProbeWorldOptions {
-  /** How worker pods are started. */
-  readonly workers?: WorkerSettings | undefined
+  /** How worker pods are started; asked for by the first of a run. */
+  readonly workers?: Effect.Effect<WorkerSettings, WorkerFault> | undefined
   /** How node agents are asked. */
   readonly nodes?: NodesOptions | undefined
 }
 
+const workersOf = (settings: Effect.Effect<WorkerSettings, WorkerFault>) =>
+  Effect.fnUntraced(function*(run: RunScope): Effect.fn.Return<Workers["Service"]> {
+    const made = yield* Effect.cached(Effect.flatMap(settings, (settings) => KubernetesWorkers.make(settings)(run)))
+    return {
+      image: Effect.flatMap(made, (workers) => workers.image),
+      run: (task, input, place) => Effect.flatMap(made, (workers) => workers.run(task, input, place)),
+      respond: (place) => Effect.flatMap(made, (workers) => workers.respond(place))
+    }
+  })
+
 export const make = (options: ProbeWorldOptions): ProbeWorld => ({
   world: LocalWorld.context,
-  workers: options.workers === undefined ? () => Effect.succeed(noWorkers) : KubernetesWorkers.make(options.workers),
+  workers: workersOf(options.workers ?? Effect.fail(noImage)),
   nodes: options.nodes === undefined ? () => Effect.succeed(noNodes) : KubernetesNodes.make(options.nodes)
 })
 

@@ -17,6 +17,8 @@ export interface AgentProcessOptions extends OneCluster.OneClusterOptions {
   readonly store: "resources" | "memory"
   readonly namespace: string
   readonly profile: Option.Option<Profile>
+  /** None: the agent's own, where it is a pod. */
+  readonly workerImage: Option.Option<string>
   readonly modules: ReadonlyArray<string>
   readonly state: string
   readonly reportListen: Option.Option<Address>
@@ -55,6 +57,7 @@ export const run = Effect.fn("AgentProcess.run")(function*(options: AgentProcess
     stateFolder: options.state,
     available: [...catalogue, ...own.map(({ probe }) => probe)],
     version,
+    ...Option.match(options.workerImage, { onNone: () => ({}), onSome: (workerImage) => ({ workerImage }) }),
     ...Option.match(options.profile, { onNone: () => ({}), onSome: (profile) => ({ profile }) }),
     ...Option.match(options.master, { onNone: () => ({}), onSome: (master) => ({ master }) }),
     ...Option.match(token, { onNone: () => ({}), onSome: (joinToken) => ({ joinToken }) }),

@@ -1,18 +1,20 @@
 /** Diagnoses clusters once, side by side, with nothing installed in them. */
 import { DateTime, Duration, Effect, Fiber, Option, Schema } from "effect"
 import * as ProbeNamespace from "../agent/ProbeNamespace.ts"
+import * as ProbeWorld from "../agent/ProbeWorld.ts"
 import * as Round from "../agent/Round.ts"
 import * as Runner from "../agent/Runner.ts"
 import { randomSuffix } from "../agent/RunScratch.ts"
 import * as Sweeper from "../agent/Sweeper.ts"
 import type { CheckResult, CheckerResult, ClusterResult, NotRun } from "../domain/CheckResult.ts"
-import { type Profile, permits } from "../domain/Profile.ts"
+import type { Profile } from "../domain/Profile.ts"
 import * as Report from "../domain/Report.ts"
 import * as KubeHttp from "../infra/kube/http/KubeHttp.ts"
 import { Kube } from "../infra/kube/Kube.ts"
 import type { KubeConnection } from "../infra/kube/KubeConnection.ts"
 import type { Check } from "../probes/Probe.ts"
 import { DRY_RUN_NAMESPACE } from "./probeNamespaces.ts"
+import { reasonNotToRun } from "./Selection.ts"
 
 /** What happens meanwhile, for those who watch. */
 export type CheckEvent =
@@ -30,6 +32,8 @@ export interface CheckOptions {
   readonly named: ReadonlySet<string>
   /** Use this namespace for what probes create, instead of one made for the run. */
   readonly probeNamespace: Option.Option<string>
+  /** For worker pods. */
+  readonly workerImage: Option.Option<string>
   /** How many clusters are looked at together. */
   readonly concurrency: number
   readonly onEvent: (event: CheckEvent) => Effect.Effect<void>
@@ -67,14 +71,17 @@ const checkCluster = Effect.fn("CheckClusters.checkCluster")(function*(options: 
   const startedAt = yield* DateTime.now
   const tell = options.onEvent
 
-  const chosen = options.checks.filter((check) =>
-    permits(options.profile, check.probe.writes) || options.named.has(check.probe.id)
+  const chosen = options.checks.filter((check) => reasonNotToRun(check, options) === undefined)
+  const notRun = options.checks.flatMap((check): ReadonlyArray<NotRun> => {
+    const reason = reasonNotToRun(check, options)
+    return reason === undefined ? [] : [{ checker: check.name, probe: check.probe.id, reason }]
+  })
+  const world = ProbeWorld.make(
+    Option.match(options.workerImage, {
+      onNone: () => ({}),
+      onSome: (image) => ({ workers: Effect.succeed({ image }) })
+    })
   )
-  const notRun = options.checks.filter((check) => !chosen.includes(check)).map((check): NotRun => ({
-    checker: check.name,
-    probe: check.probe.id,
-    reason: `it writes (${check.probe.writes}), which profile ${options.profile} does not permit`
-  }))
   yield* tell({ _tag: "Planned", cluster, notRun })
 
   const version = yield* Effect.forkChild(
@@ -101,6 +108,7 @@ const checkCluster = Effect.fn("CheckClusters.checkCluster")(function*(options: 
       checks,
       context: { ...context, probeNamespace: namespace },
       concurrency: CHECKS_AT_ONCE,
+      world,
       onEvent: (event) =>
         event._tag === "Started"
           ? tell({ _tag: "Started", cluster, checker: event.check.name })

@@ -16,6 +16,7 @@ export interface SessionOptions {
   readonly plan: Plan
   readonly profile: Profile
   readonly probeNamespace: Option.Option<string>
+  readonly workerImage: Option.Option<string>
   readonly concurrency: number
   readonly output: OutputFormat
 }
@@ -51,6 +52,7 @@ export const run = Effect.fn("CheckSession.run")(function*(options: SessionOptio
       named: options.plan.named,
       profile: options.profile,
       probeNamespace: options.probeNamespace,
+      workerImage: options.workerImage,
       concurrency: options.concurrency,
       onEvent: (event) =>
         event._tag === "Swept"

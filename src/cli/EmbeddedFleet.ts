@@ -29,6 +29,8 @@ export interface EmbeddedFleetOptions {
   /** Probes of the user's own modules. */
   readonly own: ReadonlyArray<AnyProbe>
   readonly profile: Profile
+  /** For worker pods. */
+  readonly workerImage: Option.Option<string>
   /** Where probes create objects and send dry-run creates. */
   readonly probeNamespace: Option.Option<string>
   /** Keeps the history over restarts; gone with the scope when absent. */
@@ -140,6 +142,7 @@ export const start = Effect.fn("EmbeddedFleet.start")(function*(options: Embedde
         available: [...catalogue, ...options.own],
         version,
         profile: options.profile,
+        ...Option.match(options.workerImage, { onNone: () => ({}), onSome: (workerImage) => ({ workerImage }) }),
         master: `https://${HOST}:${linkPort}`,
         joinToken
       }))).pipe(

@@ -1,11 +1,11 @@
 /** Which checks a call runs: the catalogue, a user's own module, or the `checks` of Probe manifests; then the filters. */
 import { Effect, FileSystem, Option, Path } from "effect"
 import { pathToFileURL } from "node:url"
-import { type Profile, permits } from "../domain/Profile.ts"
 import * as FromSpec from "../probes/FromSpec.ts"
 import { type AnyProbe, type Check, toCheck } from "../probes/Probe.ts"
 import { Failure, closest } from "./Failure.ts"
 import * as Manifests from "./Manifests.ts"
+import { type SelectionOptions, reasonNotToRun } from "./Selection.ts"
 
 export interface PlanOptions {
   /** Ids or prefixes ending in `*`; all when empty. */
@@ -125,14 +125,18 @@ export const make = Effect.fn("Plan.make")(function*(options: PlanOptions) {
   return plan
 })
 
-/** A plan of which the profile permits nothing would look at nothing and find nothing wrong. */
-export const ensureRunnable = (plan: Plan, profile: Profile): Effect.Effect<void, Failure> =>
-  plan.checks.some(({ probe }) => permits(profile, probe.writes) || plan.named.has(probe.id))
+/** A plan of which nothing may run would look at nothing and find nothing wrong. */
+export const ensureRunnable = (plan: Plan, options: Omit<SelectionOptions, "named">): Effect.Effect<void, Failure> => {
+  const reasons = plan.checks.map((check) =>
+    [check.name, reasonNotToRun(check, { ...options, named: plan.named })] as const
+  )
+  return reasons.some(([, reason]) => reason === undefined)
     ? Effect.void
     : Effect.fail(
       new Failure({
-        reason: `profile ${profile} permits none of these checks, because of what they write: ${
-          plan.checks.map(({ name, probe }) => `${name} (${probe.writes})`).join(", ")
-        }; choose --profile standard or full`
+        reason: `none of these checks may run: ${
+          reasons.map(([name, reason = ""]) => `${name} (${reason})`).join(", ")
+        }; choose --profile standard or full for those that write`
       })
     )
+}

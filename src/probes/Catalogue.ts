@@ -1,5 +1,6 @@
 /** Every probe that comes with KubeProber. */
 import { diskLatency } from "./infrastructure/diskLatency.ts"
+import { nodeResources } from "./infrastructure/nodeResources.ts"
 import { admissionWebhooks } from "./kubernetes/admissionWebhooks.ts"
 import { apiCrud } from "./kubernetes/apiCrud.ts"
 import { apiHealth } from "./kubernetes/apiHealth.ts"
@@ -22,6 +23,7 @@ export const catalogue: ReadonlyArray<AnyProbe> = [
   finalizersStuck,
   namespaceLifecycle,
   nodeReadiness,
+  nodeResources,
   selfAccess,
   versionSkew,
   workloadsHealth

@@ -61,6 +61,10 @@ export const checkerCodes = Codes.make({
     "A node's own agent is missing or does not answer, so nothing is known of the node.",
     "Look at the DaemonSet kubeprober-node on that node."
   ),
+  NODE_AGENT_STARTING: Codes.info(
+    "A node joined a moment ago and its node agent does not answer yet, so nothing is known of the node.",
+    "Nothing to do, unless it stays so."
+  ),
   CLEANUP_FAILED: Codes.unknown(
     "Something the probe created could not be deleted; the sweeper removes it after it expires.",
     "Check the permission to delete, and finalizers or webhooks on the object named."

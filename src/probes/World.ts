@@ -5,6 +5,7 @@
  * `src/agent/LocalWorld.ts`.
  */
 import type { Disk } from "../infra/host/Disk.ts"
+import type { Host } from "../infra/host/Host.ts"
 import type { TlsPeer } from "../infra/tls/TlsPeer.ts"
 
-export type World = Disk | TlsPeer
+export type World = Disk | Host | TlsPeer

@@ -52,10 +52,15 @@ spec:
     it.effect("is refused when the profile permits none of it", () =>
       Effect.gen(function*() {
         const plan = yield* Plan.make({ ...options, only: ["k8s.api.c*"] })
-        const failure = yield* Effect.flip(Plan.ensureRunnable(plan, "observe"))
-        assert.include(failure.message, "k8s.api.crud (namespace)")
-        yield* Plan.ensureRunnable(plan, "standard")
-        yield* Plan.ensureRunnable(yield* Plan.make({ ...options, only: ["k8s.api.crud"] }), "observe")
+        const failure = yield* Effect.flip(
+          Plan.ensureRunnable(plan, { profile: "observe", workerImage: Option.none() })
+        )
+        assert.include(failure.message, "k8s.api.crud (it writes (namespace)")
+        yield* Plan.ensureRunnable(plan, { profile: "standard", workerImage: Option.none() })
+        yield* Plan.ensureRunnable(yield* Plan.make({ ...options, only: ["k8s.api.crud"] }), {
+          profile: "observe",
+          workerImage: Option.none()
+        })
       }))
 
     it.effect("is limited to namespaces where a probe looks at any", () =>

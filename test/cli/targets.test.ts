@@ -42,6 +42,7 @@ describe("the contexts of a kubeconfig", () => {
             named,
             profile: "observe",
             probeNamespace: Option.none(),
+            workerImage: Option.none(),
             concurrency: 3,
             onEvent: () => Effect.void
           })

@@ -6,7 +6,7 @@ import { TestCluster } from "./TestCluster.ts"
 import { WORKER_IMAGE, workerImage } from "./workerImage.ts"
 
 /** As an agent in the cluster has it, but for node agents. Nothing can be pulled, so the image must be there. */
-export const world = ProbeWorld.make({ workers: { image: WORKER_IMAGE, imagePullPolicy: "Never" } })
+export const world = ProbeWorld.make({ workers: Effect.succeed({ image: WORKER_IMAGE, imagePullPolicy: "Never" }) })
 
 export const layer = (options: LocalClusterOptions & { readonly nodes: number }) =>
   Layer.unwrap(

@@ -111,7 +111,7 @@ layer(NodeServices.layer)("manifests of deploy", (it) => {
       const images = (yield* documents).flatMap(({ content }) => content.images ?? [])
       assert.deepStrictEqual(
         images,
-        Array.from({ length: 3 }, () => ({ name: "kubeprober", newTag: manifest.version }))
+        Array.from({ length: 4 }, () => ({ name: "kubeprober", newTag: manifest.version }))
       )
     }))
 })

@@ -17,7 +17,7 @@ const AT_ONCE = 32
 /** Besides the task's own time: the way there and back, and a turn behind another task. */
 const GRACE = Duration.seconds(5)
 
-/** A node this young may still be starting its agent. */
+/** A node this young may still be starting its agent, unless options say otherwise. */
 const JOINING = Duration.minutes(2)
 
 export interface NodesOptions {
@@ -25,6 +25,8 @@ export interface NodesOptions {
   readonly key: Effect.Effect<Uint8Array | undefined>
   /** {@link NODE_AGENT_PORT} when absent. */
   readonly port?: number | undefined
+  /** How young a node may be whose agent does not answer yet; 2 minutes when absent. */
+  readonly joiningFor?: Duration.Input | undefined
 }
 
 const decodeAnswer = Schema.decodeUnknownResult(TaskAnswer)
@@ -125,7 +127,10 @@ export const make = (options: NodesOptions) => (run: RunScope): Effect.Effect<No
       )
       return yield* Effect.forEach(wanted, ({ metadata: { creationTimestamp, name = "" } }) => {
         const isJoining = creationTimestamp !== undefined &&
-          Duration.isLessThan(Elapsed.between(creationTimestamp, now), JOINING)
+          Duration.isLessThan(
+            Elapsed.between(creationTimestamp, now),
+            Duration.fromInputUnsafe(options.joiningFor ?? JOINING)
+          )
         return askNode(task, encoded, name, agents.get(name), isJoining)
       }, { concurrency: AT_ONCE })
     })

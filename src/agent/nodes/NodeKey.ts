@@ -13,7 +13,7 @@ import { NODE_AGENT_NAMESPACE, NODE_KEY_FIELD, NODE_KEY_FOLDER, NODE_KEY_SECRET 
 /** A Secret as we write it; nothing of it is read. */
 const Secret = makeResource({ kind: "Secret", plural: "secrets", scope: "Namespaced", fields: {} })
 
-const retries = Schedule.min([Schedule.exponential("1 second"), Schedule.spaced("1 minute")]).pipe(Schedule.jittered)
+const retries = Schedule.min([Schedule.exponential("1 second"), Schedule.spaced("2 minutes")]).pipe(Schedule.jittered)
 
 export class NodeKey extends Context.Service<NodeKey, {
   /** Nothing while it is not known to be where the node agents find it. */
@@ -53,7 +53,8 @@ const make = Effect.fnUntraced(
       Effect.andThen(write(options.namespace)),
       Effect.andThen(Ref.set(current, Redacted.value(made))),
       Effect.tapError((error) =>
-        error.reason._tag === "NotFound"
+        // Before deploy/nodes is installed there is neither the namespace nor the right to write into it.
+        error.reason._tag === "NotFound" || error.reason._tag === "Forbidden"
           ? Effect.logDebug("there are no node agents here")
           : Effect.logWarning(`the key of the node agents could not be written: ${error.message}`)
       ),

@@ -19,7 +19,7 @@ export const check = Command.make(
     )
     const namespaces = yield* flags.namespaceScope(options)
     const plan = yield* Plan.make({ ...options, namespaces })
-    yield* Plan.ensureRunnable(plan, options.profile)
+    yield* Plan.ensureRunnable(plan, options)
     const connections = yield* Targets.fromKubeconfig(options)
     const result = yield* CheckSession.run({ ...options, plan, connections })
     const code = ExitCode.ofResult(result, options.failOn)

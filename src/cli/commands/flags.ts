@@ -61,6 +61,12 @@ export const probeNamespace = Flag.String("probe-namespace").pipe(
   Flag.optional
 )
 
+export const workerImage = Flag.String("worker-image").pipe(
+  Flag.withDescription("The image of pods that probes work in; one of this version that the cluster can pull"),
+  Flag.withMetavar("IMAGE"),
+  Flag.optional
+)
+
 /** Without a default: an outer default never replaces an inner one. */
 const failOnFlag = Flag.Literals("fail-on", ["error", "warn", "unknown", "info", "never"]).pipe(
   Flag.withDescription("The mildest verdict that makes the exit code 1")
@@ -111,7 +117,19 @@ export const namespaceScope = (
     : Effect.succeed(options.namespaces.length === 0 ? Option.none() : Option.some(options.namespaces))
 
 /** Flags of every command that checks clusters: which, with what, and how to tell. */
-export const checking = { kubeconfig, contexts, profile, only, except, modules, manifests, concurrency, failOn, output }
+export const checking = {
+  kubeconfig,
+  contexts,
+  profile,
+  workerImage,
+  only,
+  except,
+  modules,
+  manifests,
+  concurrency,
+  failOn,
+  output
+}
 
 const file = (name: string, description: string) =>
   Flag.String(name).pipe(Flag.withDescription(description), Flag.withMetavar("FILE"), Flag.optional)

@@ -1,9 +1,9 @@
 /** `kubeprober up`: a master and an agent for each cluster at hand; with none at hand, for a local fleet. */
 import { Duration, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
-import { permits } from "../../domain/Profile.ts"
 import * as ExitCode from "../ExitCode.ts"
 import { note } from "../Screen.ts"
+import { reasonNotToRun } from "../Selection.ts"
 import * as flags from "./flags.ts"
 
 export const up = Command.make(
@@ -36,7 +36,7 @@ export const up = Command.make(
       Promise.all([import("../CheckSession.ts"), import("../Plan.ts"), import("../Targets.ts")])
     )
     const plan = yield* Plan.make({ ...options, namespaces: Option.none() })
-    yield* Plan.ensureRunnable(plan, options.profile)
+    yield* Plan.ensureRunnable(plan, options)
     const connections = yield* Targets.fromKubeconfigOrLocal(options)
     if (options.once) {
       const result = yield* CheckSession.run({ ...options, plan, connections })
@@ -46,7 +46,7 @@ export const up = Command.make(
     const [EmbeddedFleet, FleetWatch, Manifests] = yield* Effect.promise(() =>
       Promise.all([import("../EmbeddedFleet.ts"), import("../FleetWatch.ts"), import("../Manifests.ts")])
     )
-    const chosen = plan.checks.filter(({ probe }) => permits(options.profile, probe.writes) || plan.named.has(probe.id))
+    const chosen = plan.checks.filter((check) => reasonNotToRun(check, { ...options, named: plan.named }) === undefined)
     const own = (yield* Effect.forEach(options.modules, Plan.loadModule)).flat().map(({ probe }) => probe)
     const probes = options.manifests.length > 0
       ? (yield* Effect.forEach(options.manifests, Manifests.loadProbes)).flat()

@@ -46,7 +46,8 @@ export class Nodes extends Context.Service<Nodes, {
 }>()("kubeprober/probes/Nodes") {}
 
 /**
- * What is to be said of nodes that did not answer: each is UNKNOWN by name, but for those that are only joining. When no node
+ * What is to be said of nodes that did not answer: each is UNKNOWN by name, and those that are only joining
+ * are mentioned. When no node
  * has an agent, none is installed, and that is said once.
  */
 export const silenceOf = (answers: ReadonlyArray<NodeAnswer<unknown>>): ReadonlyArray<Finding> => {
@@ -57,7 +58,11 @@ export const silenceOf = (answers: ReadonlyArray<NodeAnswer<unknown>>): Readonly
       evidence: { nodes: silent.length, why: "missing" }
     })]
   }
-  return silent.filter(({ why }) => why !== "joining").map(({ detail, node, why }) =>
-    checkerCodes.NODE_SILENT({ message: detail, subject: { kind: "Node", name: node }, evidence: { why } })
+  return silent.map(({ detail, node, why }) =>
+    (why === "joining" ? checkerCodes.NODE_AGENT_STARTING : checkerCodes.NODE_SILENT)({
+      message: detail,
+      subject: { kind: "Node", name: node },
+      evidence: { why }
+    })
   )
 }

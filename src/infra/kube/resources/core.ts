@@ -64,7 +64,11 @@ const ContainerStatus = Schema.Struct({
 /** How one container of a pod fares. */
 export type ContainerStatus = typeof ContainerStatus.Type
 
-const Container = Schema.Struct({ name: Schema.String, image: maybe(Schema.String) })
+const Container = Schema.Struct({
+  name: Schema.String,
+  image: maybe(Schema.String),
+  imagePullPolicy: maybe(Schema.String)
+})
 
 /** A group of containers on one node. */
 export const Pod = make({
@@ -78,6 +82,7 @@ export const Pod = make({
       serviceAccountName: maybe(Schema.String),
       priorityClassName: maybe(Schema.String),
       hostNetwork: flag,
+      imagePullSecrets: listOf(Schema.Struct({ name: Schema.String })),
       containers: listOf(Container),
       initContainers: listOf(Container)
     }),
