@@ -1,15 +1,24 @@
 /** The world outside of the Kubernetes API as Node gives it: what probes and tasks use of {@link World}. */
 import { Context } from "effect"
+import { Credentials } from "../infra/credentials/Credentials.ts"
+import * as CredentialsNode from "../infra/credentials/CredentialsNode.ts"
 import { Disk } from "../infra/host/Disk.ts"
 import * as DiskNode from "../infra/host/DiskNode.ts"
 import { Host } from "../infra/host/Host.ts"
 import * as HostNode from "../infra/host/HostNode.ts"
+import { HttpCall } from "../infra/net/HttpCall.ts"
+import * as HttpCallNode from "../infra/net/HttpCallNode.ts"
+import { Tcp } from "../infra/net/Tcp.ts"
+import * as TcpNode from "../infra/net/TcpNode.ts"
 import { TlsPeer } from "../infra/tls/TlsPeer.ts"
 import * as TlsPeerNode from "../infra/tls/TlsPeerNode.ts"
 import type { World } from "../probes/World.ts"
 
 /** Of this process: all stateless, or connected only while a probe uses it. */
 export const context: Context.Context<World> = Context.make(TlsPeer, TlsPeerNode.service).pipe(
+  Context.add(Credentials, CredentialsNode.make()),
   Context.add(Disk, DiskNode.service),
-  Context.add(Host, HostNode.make(HostNode.HOST_FOLDER))
+  Context.add(Host, HostNode.make(HostNode.HOST_FOLDER)),
+  Context.add(HttpCall, HttpCallNode.service),
+  Context.add(Tcp, TcpNode.service)
 )

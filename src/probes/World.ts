@@ -4,8 +4,11 @@
  * A new kind of I/O is added in three places: its interface in `src/infra/<kind>`, this union, and its implementation in
  * `src/agent/LocalWorld.ts`.
  */
+import type { Credentials } from "../infra/credentials/Credentials.ts"
 import type { Disk } from "../infra/host/Disk.ts"
 import type { Host } from "../infra/host/Host.ts"
+import type { HttpCall } from "../infra/net/HttpCall.ts"
+import type { Tcp } from "../infra/net/Tcp.ts"
 import type { TlsPeer } from "../infra/tls/TlsPeer.ts"
 
-export type World = Disk | Host | TlsPeer
+export type World = Credentials | Disk | Host | HttpCall | Tcp | TlsPeer

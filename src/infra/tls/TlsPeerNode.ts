@@ -25,7 +25,8 @@ const shown = (certificate: X509Certificate): ShownCertificate => ({
   notAfter: DateTime.fromDateUnsafe(certificate.validToDate)
 })
 
-const chainOf = (leaf: X509Certificate | undefined): ReadonlyArray<ShownCertificate> => {
+/** A certificate and its issuers as shown, at most {@link MAXIMUM_CHAIN}. */
+export const chainOf = (leaf: X509Certificate | undefined): ReadonlyArray<ShownCertificate> => {
   const chain: Array<ShownCertificate> = []
   for (
     let certificate = leaf;
