@@ -6,6 +6,7 @@
  * not look?
  */
 import { Array, Order, Schema } from "effect"
+import { redact, redactFact } from "./Redaction.ts"
 import * as Status from "./Status.ts"
 
 /** The most findings a report carries; the rest is counted in `truncated`. */
@@ -85,9 +86,10 @@ const clean = (text: string, maximum: number): string => {
   return plain.length <= maximum ? plain : `${plain.slice(0, maximum - 1).replace(/[\uD800-\uDBFF]$/u, "")}…`
 }
 
-const cleanMessage = (message: string): string => clean(message, MAX_MESSAGE)
+// Redacted first: what is left of a secret that was cut looks like none.
+const cleanMessage = (message: string): string => clean(redact(message), MAX_MESSAGE)
 
-const cleanFact = (text: string): string => clean(text, MAX_EVIDENCE_TEXT)
+const cleanFact = (text: string): string => clean(redact(text), MAX_EVIDENCE_TEXT)
 
 const cleanSubject = ({ kind, name, namespace }: Subject): Subject => ({
   kind: cleanFact(kind),
@@ -99,7 +101,7 @@ const cleanEvidence = (evidence: Evidence): Evidence =>
   Object.fromEntries(
     Object.entries(evidence).slice(0, MAX_EVIDENCE).map((
       [name, fact]
-    ) => [cleanFact(name), typeof fact === "string" ? cleanFact(fact) : fact])
+    ) => [cleanFact(name), typeof fact === "string" ? clean(redactFact(name, fact), MAX_EVIDENCE_TEXT) : fact])
   )
 
 const cleanFinding = ({ evidence, message, subject, ...finding }: Finding): Finding => ({
@@ -115,8 +117,8 @@ const isDecisive = (finding: Finding): boolean => finding.status !== "PASS"
  * The verdict of a run from what was noticed.
  *
  * The worst finding gives status, code and blame; the message is its own, followed by how many others agree. An
- * UNKNOWN beside a WARN or ERROR does not soften it: what was seen stays seen. Texts are cleaned and bounded here, once
- * for all who print or send them.
+ * UNKNOWN beside a WARN or ERROR does not soften it: what was seen stays seen. Texts are freed of secrets, cleaned and
+ * bounded here, once for all who print or send them.
  */
 export const fromFindings = (options: {
   readonly checker: string
