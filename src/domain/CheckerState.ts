@@ -4,10 +4,38 @@
  * States form a join-semilattice under {@link latest}: of two states of one checker the later run wins, by when the run
  * started and never by when the news arrived. So copies may be merged in any order, any number of times.
  */
-import { Array, DateTime, Order } from "effect"
-import { type Blame, type Code, type Report } from "./Report.ts"
+import { Array, DateTime, Order, Schema } from "effect"
+import * as Rule from "./crd/Rule.ts"
+import * as Flapping from "./Flapping.ts"
+import { type Blame, type Code, type Finding, MAX_FINDINGS, type Report, cleanMessage, keyOf } from "./Report.ts"
 import type { Standing } from "./Run.ts"
 import * as Status from "./Status.ts"
+
+/** The code of a fault that was seen once, while the second look could not look. Its evidence names the fault's code. */
+export const CONFIRMATION_FAILED = "CONFIRMATION_FAILED"
+
+/** What the next report of a checker is judged by. Whoever runs the checker keeps it; it does not travel. */
+export const Memory = Schema.Struct({
+  standing: Schema.optionalKey(
+    Schema.Array(Schema.String).check(Schema.isMaxLength(MAX_FINDINGS)).pipe(Rule.described(
+      "What stands WARN or ERROR: codes, each with its object. It needs no second look to be reported again."
+    ))
+  ),
+  turns: Schema.optionalKey(
+    Schema.Array(Flapping.Turn).check(Schema.isMaxLength(Flapping.MAX_TURNS)).pipe(Rule.described(
+      "Recent runs in which the verdict turned between good and bad."
+    ))
+  ),
+  episode: Schema.optionalKey(Flapping.Episode.pipe(Rule.described(
+    "Since when and how often the verdict has gone between good and bad; present while the checker flaps."
+  ))),
+  verdict: Schema.optionalKey(
+    Schema.Literals(["good", "bad"]).pipe(Rule.described(
+      "The last verdict, when the status shown does not tell it."
+    ))
+  )
+})
+export type Memory = typeof Memory.Type
 
 /** One checker of one probe on one cluster. */
 export interface CheckerState {
@@ -21,15 +49,25 @@ export interface CheckerState {
   readonly lastRun: DateTime.Utc
   readonly since: DateTime.Utc
   readonly consecutiveFailures: number
+  /** Known where the checker runs. */
+  readonly memory?: Memory
 }
 
 /** The state that follows from a report and how the checker stands after it. */
 export const make = (report: Report, standing: Standing): CheckerState => ({
   name: report.checker,
   status: standing.status,
-  ...(report.code === undefined ? {} : { code: report.code }),
-  ...(report.blame === undefined ? {} : { blame: report.blame }),
-  message: report.message,
+  ...(standing.flapping !== undefined
+    ? {
+      code: Flapping.FLAPPING,
+      blame: "target",
+      message: cleanMessage(Flapping.describe(standing.flapping, report))
+    }
+    : {
+      ...(report.code === undefined ? {} : { code: report.code }),
+      ...(report.blame === undefined ? {} : { blame: report.blame }),
+      message: report.message
+    }),
   lastRun: report.startedAt,
   since: standing.since,
   consecutiveFailures: standing.consecutiveFailures
@@ -51,7 +89,8 @@ export const order: Order.Order<CheckerState> = Order.combineAll([
   text(({ code }) => code ?? ""),
   text(({ blame }) => blame ?? ""),
   text(({ message }) => message),
-  text(({ name }) => name)
+  text(({ name }) => name),
+  text(({ memory }) => memory === undefined ? "" : JSON.stringify(memory))
 ])
 
 /** The later of two states of one checker. */
@@ -69,26 +108,72 @@ export const merge = (...sources: ReadonlyArray<ReadonlyArray<CheckerState>>): R
 
 const isFailure = (status: Status.Status): boolean => Status.isAtLeast(status, "WARN")
 
+/** A run that saw nothing at all, rather than one that saw all but some objects. */
+const isBlind = ({ findings }: Pick<Report, "findings">): boolean =>
+  findings.length === 1 && findings.every(({ status, subject }) => status === "UNKNOWN" && subject === undefined)
+
+/** What a finding makes stand: a fault, or one that was seen and could not be looked at again. */
+const standingOf = ({ code, evidence, status, subject }: Finding): ReadonlyArray<string> => {
+  if (isFailure(status)) return [keyOf({ code, ...(subject === undefined ? {} : { subject }) })]
+  const unconfirmed = code === CONFIRMATION_FAILED ? evidence?.["code"] : undefined
+  return typeof unconfirmed === "string"
+    ? [keyOf({ code: unconfirmed, ...(subject === undefined ? {} : { subject }) })]
+    : []
+}
+
+const standingAfter = (previous: CheckerState | undefined, report: Pick<Report, "findings">): ReadonlyArray<string> => {
+  const seen = report.findings.flatMap(standingOf)
+  const before = isBlind(report) ? previous?.memory?.standing ?? [] : []
+  return [...new Set([...seen, ...before])].slice(0, MAX_FINDINGS)
+}
+
+const turnsOf = (previous: CheckerState | undefined): Flapping.Turns =>
+  previous === undefined ? Flapping.unknown : {
+    turns: previous.memory?.turns ?? [],
+    episode: previous.memory?.episode,
+    verdict: previous.memory?.verdict ?? Flapping.verdictOf(previous.status)
+  }
+
+type Judged = Pick<Report, "status" | "startedAt"> & Partial<Pick<Report, "code" | "findings">>
+
+const after = (
+  previous: CheckerState | undefined,
+  report: Judged,
+  failureThreshold: number
+): { readonly standing: Standing; readonly memory: Memory | undefined } => {
+  const failures = previous?.consecutiveFailures ?? 0
+  const consecutiveFailures = isFailure(report.status) ? failures + 1 : report.status === "UNKNOWN" ? failures : 0
+  const judged = isFailure(report.status) && consecutiveFailures < failureThreshold ? "INFO" : report.status
+  const { episode, turns, verdict } = Flapping.follow(turnsOf(previous), { ...report, status: judged })
+  const flapping = judged === "UNKNOWN" ? undefined : episode
+  const status = flapping === undefined ? judged : "WARN"
+  const standing = standingAfter(previous, { findings: report.findings ?? [] })
+  const memory: Memory = {
+    ...(standing.length === 0 ? {} : { standing }),
+    ...(turns.length === 0 ? {} : { turns }),
+    ...(episode === undefined ? {} : { episode }),
+    ...(verdict === undefined || verdict === Flapping.verdictOf(status) ? {} : { verdict })
+  }
+  return {
+    standing: {
+      status,
+      since: previous?.status === status ? previous.since : report.startedAt,
+      consecutiveFailures,
+      ...(flapping === undefined ? {} : { flapping })
+    },
+    memory: Object.keys(memory).length === 0 ? undefined : memory
+  }
+}
+
 /**
  * How a checker stands after a report, given how it stood before.
  *
  * A failure (WARN or ERROR) shows as INFO until `failureThreshold` runs in a row have failed. A run that could not look
- * (UNKNOWN) shows at once and neither adds to the row nor ends it: it says nothing of the target.
+ * (UNKNOWN) shows at once and neither adds to the row nor ends it: it says nothing of the target. What then goes between
+ * good and bad too often shows as WARN, whatever a single run said (see `Flapping`).
  */
-export const stand = (
-  previous: CheckerState | undefined,
-  report: Pick<Report, "status" | "startedAt">,
-  failureThreshold = 1
-): Standing => {
-  const failures = previous?.consecutiveFailures ?? 0
-  const consecutiveFailures = isFailure(report.status) ? failures + 1 : report.status === "UNKNOWN" ? failures : 0
-  const status = isFailure(report.status) && consecutiveFailures < failureThreshold ? "INFO" : report.status
-  return {
-    status,
-    since: previous?.status === status ? previous.since : report.startedAt,
-    consecutiveFailures
-  }
-}
+export const stand = (previous: CheckerState | undefined, report: Judged, failureThreshold = 1): Standing =>
+  after(previous, report, failureThreshold).standing
 
 /**
  * Take in a report. A report of a run that started no later than the one known is history: it changes nothing here, so
@@ -98,10 +183,11 @@ export const observe = (
   previous: CheckerState | undefined,
   report: Report,
   failureThreshold = 1
-): CheckerState =>
-  previous !== undefined && DateTime.isLessThanOrEqualTo(report.startedAt, previous.lastRun)
-    ? previous
-    : make(report, stand(previous, report, failureThreshold))
+): CheckerState => {
+  if (previous !== undefined && DateTime.isLessThanOrEqualTo(report.startedAt, previous.lastRun)) return previous
+  const { memory, standing } = after(previous, report, failureThreshold)
+  return { ...make(report, standing), ...(memory === undefined ? {} : { memory }) }
+}
 
 /** What a set of checkers says together. */
 export interface Summary {

@@ -66,6 +66,12 @@ export const Report = Schema.Struct({
 })
 export type Report = typeof Report.Type
 
+const whereOf = ({ kind, name, namespace }: Subject): string => `${namespace ?? ""}/${kind}/${name}`
+
+/** Names what a finding says of which object: two looks that give one key have seen the same. */
+export const keyOf = ({ code, subject }: Pick<Finding, "code" | "subject">): string =>
+  subject === undefined ? code : `${code} ${whereOf(subject)}`
+
 /** Worst first; among equals the target's faults before our own, then by code and subject so that order is stable. */
 export const findingOrder: Order.Order<Finding> = Order.combineAll([
   Order.flip(Order.mapInput(Status.order, (finding: Finding) => finding.status)),
@@ -73,7 +79,7 @@ export const findingOrder: Order.Order<Finding> = Order.combineAll([
   Order.mapInput(Order.String, (finding: Finding) => finding.code),
   Order.mapInput(
     Order.String,
-    ({ subject }: Finding) => subject === undefined ? "" : `${subject.namespace ?? ""}/${subject.kind}/${subject.name}`
+    ({ subject }: Finding) => subject === undefined ? "" : whereOf(subject)
   )
 ])
 
@@ -86,8 +92,8 @@ const clean = (text: string, maximum: number): string => {
   return plain.length <= maximum ? plain : `${plain.slice(0, maximum - 1).replace(/[\uD800-\uDBFF]$/u, "")}…`
 }
 
-// Redacted first: what is left of a secret that was cut looks like none.
-const cleanMessage = (message: string): string => clean(redact(message), MAX_MESSAGE)
+/** A message as it may be shown. Redacted first: what is left of a secret that was cut looks like none. */
+export const cleanMessage = (message: string): string => clean(redact(message), MAX_MESSAGE)
 
 const cleanFact = (text: string): string => clean(redact(text), MAX_EVIDENCE_TEXT)
 

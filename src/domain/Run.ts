@@ -2,6 +2,7 @@
  * Runs: one execution of a probe on one cluster, and what is recorded of it.
  */
 import { Schema } from "effect"
+import { Episode } from "./Flapping.ts"
 import { ProbeLayer } from "./ProbeLayer.ts"
 import { Report } from "./Report.ts"
 import { Status } from "./Status.ts"
@@ -34,7 +35,9 @@ export const Standing = Schema.Struct({
   /** Start of the first run of the unbroken row with this status. */
   since: Timestamp,
   /** Runs in a row that said WARN or ERROR. */
-  consecutiveFailures: Schema.Natural
+  consecutiveFailures: Schema.Natural,
+  /** It is shown as flapping, whatever this run said. */
+  flapping: Schema.optionalKey(Episode)
 })
 export type Standing = typeof Standing.Type
 

@@ -1,6 +1,6 @@
 /**
- * The codes any probe may end with when it could not look. They are never the target's fault, so each is UNKNOWN
- * (INFO where the question does not arise).
+ * The codes any checker may end with. When it could not look, that is never the target's fault, so it is UNKNOWN (INFO
+ * where the question does not arise). FLAPPING alone is the target's: it is said of many runs, never by one.
  */
 import * as Codes from "./Codes.ts"
 
@@ -68,6 +68,18 @@ export const checkerCodes = Codes.make({
   CLEANUP_FAILED: Codes.unknown(
     "Something the probe created could not be deleted; the sweeper removes it after it expires.",
     "Check the permission to delete, and finalizers or webhooks on the object named."
+  ),
+  NOT_CONFIRMED: Codes.info(
+    "A fault was seen, and a second look a moment later did not find it.",
+    "Nothing, when it was once; when it comes back, look at what the message quotes."
+  ),
+  CONFIRMATION_FAILED: Codes.unknown(
+    "A fault was seen once, and the second look that should confirm it could not look.",
+    "See why the second look failed; the next run confirms what the message quotes, or clears it."
+  ),
+  FLAPPING: Codes.warn(
+    "The verdict goes between good and bad again and again: a fault that comes and goes.",
+    "Look for what the worst verdict names, and for what restarts, retries or fails over at these times."
   ),
   NOT_APPLICABLE: Codes.info(
     "The question this probe asks does not arise in this cluster.",

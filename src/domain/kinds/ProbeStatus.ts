@@ -4,7 +4,7 @@
  * As in the original the checkers are under `spec`, because probers once wrote them; ours are written by the agent.
  */
 import { Schema } from "effect"
-import type { CheckerState } from "../CheckerState.ts"
+import { type CheckerState, Memory } from "../CheckerState.ts"
 import * as Rule from "../crd/Rule.ts"
 import { Blame, Code, MAX_MESSAGE } from "../Report.ts"
 import { Status } from "../Status.ts"
@@ -32,6 +32,9 @@ export const CheckerStatus = Schema.Struct({
   ))),
   consecutiveFailures: Schema.optionalKey(Schema.Natural.pipe(Rule.described(
     "Runs in a row that said WARN or ERROR."
+  ))),
+  memory: Schema.optionalKey(Memory.pipe(Rule.described(
+    "What the agent remembers of earlier runs, to judge the next by."
   )))
 })
 export type CheckerStatus = typeof CheckerStatus.Type
