@@ -128,6 +128,7 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
       }
     }
     if (runnable.length === 0) return
+    const { checkers } = yield* standings.of(probe)
     yield* Round.run({
       checks: runnable,
       context: {
@@ -137,6 +138,9 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
       },
       concurrency: CHECKS_OF_ONE,
       world: options.world,
+      standing: new Map([...checkers].map(([name, { memory }]) => [name, new Set(memory?.standing)])),
+      failed: yield* standings.failed(new Set(runnable.flatMap((check) => check.probe.dependsOn))),
+      deadline: DateTime.addDuration(startedAt, deadline),
       onEvent: (event) =>
         event._tag === "Started" ? Effect.void : Effect.gen(function*() {
           const { check, result } = event

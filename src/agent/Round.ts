@@ -3,8 +3,10 @@
  *
  * Checks wait for the probes they depend on that are part of the same round. When such a parent says ERROR, its
  * children are UNKNOWN because of it and are not run: they could only repeat it, slower.
+ *
+ * What would be newly red is looked at twice; see `Confirmation`.
  */
-import { DateTime, Deferred, Duration, Effect, Option, Semaphore } from "effect"
+import { DateTime, Deferred, Duration, Effect, Option, Random, Semaphore } from "effect"
 import * as Report from "../domain/Report.ts"
 import type { Kube } from "../infra/kube/Kube.ts"
 import { checkerCodes } from "../probes/CheckerCodes.ts"
@@ -12,6 +14,7 @@ import type { Need } from "../probes/Needs.ts"
 import * as Preflight from "../probes/Preflight.ts"
 import type { Check } from "../probes/Probe.ts"
 import type { RunContext } from "../probes/RunContext.ts"
+import * as Confirmation from "./Confirmation.ts"
 import type { ProbeWorld } from "./ProbeWorld.ts"
 import * as Runner from "./Runner.ts"
 
@@ -28,9 +31,26 @@ export interface RoundOptions {
   readonly onEvent: (event: RoundEvent) => Effect.Effect<void>
   /** What probes use besides the API. */
   readonly world?: ProbeWorld | undefined
+  /** What stands of each check, by its name and as `Report.keyOf` names it; it needs no second look. */
+  readonly standing?: ReadonlyMap<string, ReadonlySet<string>> | undefined
+  /** Reports of parents that are no part of this round and stand at ERROR, by the id of their probe. */
+  readonly failed?: ReadonlyMap<string, Parent> | undefined
+  /** When the round must be over. No second look goes beyond. */
+  readonly deadline?: DateTime.Utc | undefined
 }
 
-const becauseOf = (check: Check, parent: Report.Report, now: DateTime.Utc): Runner.RunResult => ({
+/** Between two looks: longer than a connection takes to be made anew, and different for checks that failed together. */
+const PAUSE_MILLIS = { least: 300, most: 500 }
+
+/** Before the deadline of a round everything must have been said. */
+const TO_SAY = Duration.millis(250)
+
+const nothing: ReadonlySet<string> = new Set()
+
+/** A checker that others depend on, and what it says. */
+export type Parent = Pick<Report.Report, "checker" | "status" | "code">
+
+const becauseOf = (check: Check, parent: Parent, now: DateTime.Utc): Runner.RunResult => ({
   report: Report.fromFindings({
     checker: check.name,
     findings: [checkerCodes.PARENT_FAILED({
@@ -45,6 +65,21 @@ const becauseOf = (check: Check, parent: Report.Report, now: DateTime.Utc): Runn
   }),
   cleanup: Option.none()
 })
+
+/** What both looks left behind. */
+const leftBy = (first: Runner.RunResult, second: Runner.RunResult): Runner.RunResult["cleanup"] =>
+  Option.match(second.cleanup, {
+    onNone: () => first.cleanup,
+    onSome: (report) =>
+      Option.some(Report.fromFindings({
+        ...report,
+        findings: [
+          ...Option.match(first.cleanup, { onNone: () => [], onSome: ({ findings }) => findings }),
+          ...report.findings
+        ],
+        summary: ""
+      }))
+  })
 
 /** Parents in this round, by probe id; a probe never waits for itself, nor for one that waits for it. */
 const parentsOf = (check: Check, checks: ReadonlyArray<Check>): ReadonlyArray<Check> => {
@@ -83,18 +118,67 @@ export const run = Effect.fn("Round.run")(
         const result = done.get(parent)
         if (result === undefined) continue
         const { report } = yield* Deferred.await(result)
-        if (report.status === "ERROR") return Option.some(report)
+        if (report.status === "ERROR") return Option.some<Parent>(report)
       }
-      return Option.none<Report.Report>()
+      const elsewhere = check.probe.dependsOn.filter((id) => !checks.some(({ probe }) => probe.id === id))
+        .map((id) => options.failed?.get(id)).find((parent) => parent !== undefined)
+      return Option.fromUndefinedOr(elsewhere)
     })
+
+    const look = Effect.fnUntraced(function*(check: Check, timeout = check.probe.timeout) {
+      const standing = options.standing?.get(check.name)
+      const required = check.probe.needs.some((need) => !need.optional)
+      return yield* Runner.run({ ...check, probe: { ...check.probe, timeout } }, {
+        context: { ...context, ...(standing === undefined ? {} : { standing }) },
+        missing: required ? yield* missing : [],
+        world: options.world
+      })
+    })
+
+    /** How long a second look may take: what the first has left of the probe's own time, and of the round's. */
+    const left = (check: Check, first: Report.Report, now: DateTime.Utc): Duration.Duration => {
+      const own = Duration.subtract(check.probe.timeout, DateTime.distance(first.startedAt, now))
+      return options.deadline === undefined
+        ? own
+        : Duration.min(own, Duration.subtract(DateTime.distance(now, options.deadline), TO_SAY))
+    }
+
+    /** The first look's result, or what it and a second one say together. */
+    const confirm = Effect.fnUntraced(function*(check: Check, first: Runner.RunResult) {
+      const standing = options.standing?.get(check.name) ?? nothing
+      const faults = Confirmation.unconfirmed(first.report, standing, check.probe.confirm)
+      if (faults.length === 0) return first
+      const pause = Duration.millis(yield* Random.nextIntBetween(PAUSE_MILLIS.least, PAUSE_MILLIS.most))
+      const conclude = (second: Confirmation.Second) =>
+        Confirmation.conclude(first.report, second, { faults, confirm: check.probe.confirm })
+      const now = yield* DateTime.now
+      if (Duration.isLessThanOrEqualTo(left(check, first.report, now), pause)) {
+        return { ...first, report: conclude({ impossible: "there was no time left for it" }) }
+      }
+      // Others may run meanwhile.
+      yield* Effect.sleep(pause)
+      const second = yield* permits.withPermits(1)(Effect.gen(function*() {
+        const remains = left(check, first.report, yield* DateTime.now)
+        return Duration.isLessThanOrEqualTo(remains, Duration.zero)
+          ? undefined
+          : yield* look(check, remains)
+      }))
+      return second === undefined
+        ? { ...first, report: conclude({ impossible: "there was no time left for it" }) }
+        : {
+          report: conclude(second.report),
+          cleanup: leftBy(first, second)
+        }
+    })
+
     const runCheck = Effect.fnUntraced(function*(check: Check) {
       const fault = yield* parentFault(check)
       if (Option.isSome(fault)) return becauseOf(check, fault.value, yield* DateTime.now)
-      return yield* permits.withPermits(1)(Effect.gen(function*() {
-        yield* options.onEvent({ _tag: "Started", check })
-        const required = check.probe.needs.some((need) => !need.optional)
-        return yield* Runner.run(check, { context, missing: required ? yield* missing : [], world: options.world })
-      }))
+      const first = yield* permits.withPermits(1)(Effect.andThen(
+        options.onEvent({ _tag: "Started", check }),
+        look(check)
+      ))
+      return yield* confirm(check, first)
     })
     return yield* Effect.forEach(checks, (check) =>
       runCheck(check).pipe(

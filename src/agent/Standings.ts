@@ -2,17 +2,20 @@
  * How every checker of this cluster stands: what the failure threshold and `since` of the next report follow from. Kept
  * over restarts, in the ProbeStatus resources or in the agent's file.
  */
-import { Context, type DateTime, Deferred, Effect, Layer, Schedule, Schema } from "effect"
+import { Context, DateTime, Deferred, Duration, Effect, Layer, Schedule, Schema } from "effect"
 import { SqlClient } from "effect/sql"
 import { type CheckerState, observe, stand } from "../domain/CheckerState.ts"
 import { CheckerStatus, toState } from "../domain/kinds/ProbeStatus.ts"
+import { staleAt } from "../domain/Policy.ts"
 import type { Report } from "../domain/Report.ts"
 import type { Standing } from "../domain/Run.ts"
 import { Timestamp } from "../domain/Timestamp.ts"
 import { Kube } from "../infra/kube/Kube.ts"
 import { ProbeStatus } from "../infra/kube/resources/kubeprober.ts"
 import { type MigrationFailed, type Migrations, migrate } from "../infra/sql/Migrations.ts"
+import { stalenessOf } from "./probePlan.ts"
 import { type StoredProbe, digestOf, keyOf } from "./ProbeStore.ts"
+import type { Parent } from "./Round.ts"
 
 /** On a ProbeStatus: which spec was last run to its end, and when that run started. */
 export const RAN_ANNOTATION = "kubeprober.io/ran"
@@ -27,10 +30,25 @@ export interface ProbeKnowledge {
 
 const nothing: ProbeKnowledge = { checkers: new Map() }
 
+/** So long the last word of a checker keeps its children from being run: one that runs hourly must not for an hour. */
+const PARENT_PATIENCE = Duration.minutes(5)
+
+/** Whether a later run is due soon, so that an ERROR is of now. */
+const isOfNow = (probe: StoredProbe, { lastRun }: CheckerState, now: DateTime.Utc): boolean => {
+  const limit = staleAt(stalenessOf(probe), lastRun)
+  return limit !== undefined && DateTime.isLessThan(now, limit) &&
+    DateTime.isLessThan(now, DateTime.addDuration(lastRun, PARENT_PATIENCE))
+}
+
 export class Standings extends Context.Service<Standings, {
   /** Completes when what was known before the agent's start is known again. */
   readonly seeded: Effect.Effect<void>
   readonly of: (probe: StoredProbe) => Effect.Effect<ProbeKnowledge>
+  /**
+   * Of the probes of the catalogue with these ids those that stand at ERROR now, whichever Probe they are checks of. None
+   * of a Probe that runs beside the others, and none that flaps.
+   */
+  readonly failed: (ids: ReadonlySet<string>) => Effect.Effect<ReadonlyMap<string, Parent>>
   /** Takes in a report; how its checker stands now. */
   readonly take: (probe: StoredProbe, report: Report, failureThreshold: number) => Effect.Effect<Standing>
   /** A run came to its end. Checkers that are not `current` are forgotten. */
@@ -64,8 +82,21 @@ function make(
 ) {
   return Effect.sync(() => {
     const known = new Map<string, ProbeKnowledge>()
+    let present: ReadonlyArray<StoredProbe> = []
     const standings: Omit<Standings["Service"], "seeded"> = {
       of: (probe) => Effect.sync(() => known.get(keyOf(probe)) ?? nothing),
+      failed: (ids) =>
+        Effect.map(DateTime.now, (now) =>
+          new Map(
+            present.filter(({ spec }) => spec.rollout?.shadow !== true).flatMap((probe) =>
+              (probe.spec.checks ?? []).filter(({ use }) => ids.has(use)).flatMap(({ name, use }) => {
+                const state = known.get(keyOf(probe))?.checkers.get(name)
+                if (state?.status !== "ERROR" || !isOfNow(probe, state, now)) return []
+                const { code, status } = state
+                return [[use, { checker: name, status, ...(code === undefined ? {} : { code }) }] as const]
+              })
+            )
+          )),
       take: (probe, report, failureThreshold) =>
         Effect.sync(() => {
           const before = known.get(keyOf(probe)) ?? nothing
@@ -87,6 +118,7 @@ function make(
         }),
       retain: (probes) =>
         Effect.suspend(() => {
+          present = probes
           const staying = new Set(probes.map(keyOf))
           const gone = [...known.keys()].filter((key) => !staying.has(key))
           for (const key of gone) known.delete(key)

@@ -30,6 +30,13 @@ export type ProbeServices = Kube | RunContext | Scratch | Workers | Nodes | Worl
 /** Where a probe's work is done: in the agent alone, also in worker pods, or also in the node agents. */
 export type Placement = "agent" | "workers" | "nodes"
 
+/**
+ * How a WARN or ERROR that did not stand before is confirmed. `rerun`: the probe is run once more, a moment later and in
+ * what is left of its timeout. `none`: it never is, because it looks more than once by itself or another run is too dear.
+ * `unless`: it is, but not for these codes, which it has confirmed by itself.
+ */
+export type Confirm = "rerun" | "none" | { readonly unless: ReadonlyArray<string> }
+
 /** A probe whose configuration is `Config`, written by people as `Encoded`. */
 export interface Probe<out Config, out Encoded> {
   readonly _tag: "Probe"
@@ -49,6 +56,7 @@ export interface Probe<out Config, out Encoded> {
   readonly timeout: Duration.Duration
   /** Between tries after transient checker faults. */
   readonly retry: Schedule.Schedule<unknown, unknown>
+  readonly confirm: Confirm
   readonly onChange: ReadonlyArray<Watch>
   /** Ids of probes whose ERROR makes this one UNKNOWN instead of run. */
   readonly dependsOn: ReadonlyArray<string>
@@ -72,6 +80,8 @@ export interface ProbeOptions<Config, Encoded, E> {
   readonly timeout: Duration.Input
   /** `Retry.read` by default, and `Retry.none` for a probe that writes: half of it may have happened. */
   readonly retry?: Schedule.Schedule<unknown, unknown> | undefined
+  /** `rerun` when absent. */
+  readonly confirm?: Confirm | undefined
   readonly onChange?: ReadonlyArray<Watch> | undefined
   readonly dependsOn?: ReadonlyArray<string> | undefined
   readonly run: (config: Config) => Effect.Effect<Outcome.Outcome, E, ProbeServices>
@@ -94,6 +104,7 @@ export const make = <Config, Encoded, E>(
   config: options.config,
   timeout: Duration.fromInputUnsafe(options.timeout),
   retry: options.retry ?? (options.writes === "nothing" || options.writes === "dry-run" ? Retry.read : Retry.none),
+  confirm: options.confirm ?? "rerun",
   onChange: options.onChange ?? [],
   dependsOn: options.dependsOn ?? [],
   run: options.run
@@ -163,6 +174,17 @@ const PLACEMENTS: ReadonlyArray<Placement> = ["agent", "workers", "nodes"]
 
 const farthest = (a: Placement, b: Placement): Placement => PLACEMENTS.indexOf(a) >= PLACEMENTS.indexOf(b) ? a : b
 
+/** What each part confirms by itself the composition has confirmed; another run of it runs all parts. */
+const together = (parts: ReadonlyArray<AnyProbe>): Confirm => {
+  if (parts.every(({ confirm }) => confirm === "rerun")) return "rerun"
+  if (parts.every(({ confirm }) => confirm === "none")) return "none"
+  return {
+    unless: parts.flatMap(({ codes, confirm }) =>
+      confirm === "none" ? Object.keys(codes) : confirm === "rerun" ? [] : confirm.unless
+    )
+  }
+}
+
 /** How much longer a composition may take than its slowest part, so that a part that times out is told as that. */
 const COMPOSITION_SLACK = Duration.seconds(1)
 
@@ -187,6 +209,7 @@ export const all = (
     config: NoConfig,
     timeout: Duration.sum(probes.map((probe) => probe.timeout).reduce((a, b) => Duration.max(a, b)), COMPOSITION_SLACK),
     retry: Retry.none,
+    confirm: together(probes),
     onChange: probes.flatMap((probe) => probe.onChange),
     dependsOn: [...new Set(probes.flatMap((probe) => probe.dependsOn))],
     run: Effect.fnUntraced(function*() {

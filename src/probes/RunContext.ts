@@ -17,4 +17,6 @@ export class RunContext extends Context.Service<RunContext, {
   readonly expiresAt: DateTime.Utc
   /** The probes of the plan this run is part of; nothing when it runs alone. */
   readonly plan?: ReadonlyArray<Planned>
+  /** What this checker said last and stands, as `Report.keyOf` names it; see `Hysteresis`. Nothing when it is not known. */
+  readonly standing?: ReadonlySet<string>
 }>()("kubeprober/probes/RunContext") {}

@@ -15,6 +15,7 @@ import { ConfigMap, Namespace, Pod, Service } from "../../infra/kube/resources/c
 import { EndpointSlice } from "../../infra/kube/resources/discovery.ts"
 import * as Codes from "../Codes.ts"
 import * as Elapsed from "../Elapsed.ts"
+import * as Hysteresis from "../Hysteresis.ts"
 import * as Needs from "../Needs.ts"
 import * as Outcome from "../Outcome.ts"
 import * as Probe from "../Probe.ts"
@@ -328,10 +329,11 @@ const dryRun = Effect.fnUntraced(
   ) {
     const kube = yield* Kube
     const [took, result] = yield* Stopwatch.timed(Effect.result(kube.create(resource, manifest, { dryRun: true })))
-    const slow = Duration.isGreaterThan(took, config.slowAfter)
+    const limits = yield* Hysteresis.limits
+    const slow = limits.takesLonger(took, config.slowAfter, { code: codes.ADMISSION_SLOW })
       ? [codes.ADMISSION_SLOW({
-        message: `the dry run of a ${resource.kind} took ${Elapsed.text(took)} (limit ${
-          Elapsed.text(config.slowAfter)
+        message: `the dry run of a ${resource.kind} took ${Elapsed.text(took)} (${
+          Hysteresis.text(Elapsed.text(config.slowAfter), Duration.isGreaterThan(took, config.slowAfter))
         })`,
         evidence: { object: resource.kind, millis: Math.round(Duration.toMillis(took)) }
       })]

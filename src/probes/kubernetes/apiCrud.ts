@@ -11,6 +11,7 @@ import { Kube, type WatchEvent } from "../../infra/kube/Kube.ts"
 import { KubeError } from "../../infra/kube/KubeError.ts"
 import { ConfigMap } from "../../infra/kube/resources/core.ts"
 import * as Codes from "../Codes.ts"
+import * as Hysteresis from "../Hysteresis.ts"
 import * as Needs from "../Needs.ts"
 import * as Outcome from "../Outcome.ts"
 import * as Probe from "../Probe.ts"
@@ -126,11 +127,14 @@ export interface Timing {
 export const judgeTimings = (
   code: Codes.Code,
   timings: ReadonlyArray<Timing>,
-  limit: Duration.Duration
+  limit: Duration.Duration,
+  limits: Hysteresis.Limits = Hysteresis.strict
 ): ReadonlyArray<Finding> =>
-  timings.filter(({ took }) => Duration.isGreaterThan(took, limit)).map(({ step, took }) =>
+  timings.filter(({ took }) => limits.takesLonger(took, limit, { code })).map(({ step, took }) =>
     code({
-      message: `${step} took ${Duration.format(wholeMillis(took))} (limit ${Duration.format(limit)})`,
+      message: `${step} took ${Duration.format(wholeMillis(took))} (${
+        Hysteresis.text(Duration.format(limit), Duration.isGreaterThan(took, limit))
+      })`,
       evidence: { step, tookMillis: Duration.toMillis(wholeMillis(took)), limitMillis: Duration.toMillis(limit) }
     })
   )
@@ -147,14 +151,18 @@ interface Heard {
 const hear = (heard: Queue.Dequeue<Heard, KubeError | Cause.Done>, wanted: (event: WatchEvent<ConfigMap>) => boolean) =>
   Queue.take(heard).pipe(Effect.repeat({ until: ({ event }) => wanted(event) }))
 
-/** A connection was refused or cut under this fault. Behind a load balancer a restart of one replica shows so. */
-const wasCut = ({ finding }: Codes.TargetFault): boolean =>
-  finding.evidence?.["cause"] === "refused" || finding.evidence?.["cause"] === "reset"
+/**
+ * A connection was refused or cut under this fault, as by a restart of one replica behind a load balancer, or the server
+ * failed, as it does for a moment when etcd changes its leader.
+ */
+const mayPass = ({ finding: { evidence } }: Codes.TargetFault): boolean =>
+  evidence?.["cause"] === "refused" || evidence?.["cause"] === "reset" || evidence?.["reason"] === "ServerFault"
 
 const attempt = Effect.fnUntraced(function*(config: Config) {
   const kube = yield* Kube
   const scratch = yield* Scratch
   const { probeNamespace: namespace } = yield* RunContext
+  const limits = yield* Hysteresis.limits
   const name = yield* scratch.name("crud")
   const ref = { name, namespace }
   const subject = { kind: "ConfigMap", ...ref }
@@ -248,15 +256,18 @@ const attempt = Effect.fnUntraced(function*(config: Config) {
   return Outcome.make(
     `created, read, changed, watched and deleted a ConfigMap; slowest was ${slowest.step} with ` +
       `${Math.round(Duration.toMillis(slowest.took))} ms`,
-    [...judgeTimings(codes.SLOW, timings, config.slow), ...judgeTimings(codes.WATCH_LAG, lags, config.watchLag)]
+    [
+      ...judgeTimings(codes.SLOW, timings, config.slow, limits),
+      ...judgeTimings(codes.WATCH_LAG, lags, config.watchLag, limits)
+    ]
   )
 }, Effect.scoped)
 
-/** A connection lost once is no verdict: then everything is done once more, with another object. */
+/** What may pass is no verdict when it was seen once: then everything is done once more, with another object. */
 const run = (config: Config) =>
   attempt(config).pipe(
     Effect.catchIf(
-      (error) => error instanceof Codes.TargetFault && wasCut(error),
+      (error) => error instanceof Codes.TargetFault && mayPass(error),
       () => Effect.delay(attempt(config), AGAIN_AFTER)
     )
   )
@@ -288,6 +299,18 @@ export const apiCrud = Probe.make("k8s.api.crud", {
   config: Config,
   timeout: "60 seconds",
   retry: Retry.none,
+  // What may pass was tried again, and what hung was waited for.
+  confirm: {
+    unless: [
+      "CREATE_FAILED",
+      "READ_FAILED",
+      "UPDATE_FAILED",
+      "DELETE_FAILED",
+      "WATCH_FAILED",
+      "WATCH_SILENT",
+      "ETCD_NO_SPACE"
+    ]
+  },
   dependsOn: ["k8s.api.health"],
   run
 })

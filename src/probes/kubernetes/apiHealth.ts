@@ -11,6 +11,7 @@ import { KubeError, Unreachable } from "../../infra/kube/KubeError.ts"
 import { EndpointSlice } from "../../infra/kube/resources/discovery.ts"
 import { checkerCodes } from "../CheckerCodes.ts"
 import * as Codes from "../Codes.ts"
+import * as Hysteresis from "../Hysteresis.ts"
 import * as Needs from "../Needs.ts"
 import * as Outcome from "../Outcome.ts"
 import * as Probe from "../Probe.ts"
@@ -204,15 +205,17 @@ export const judgeServer = (server: string, answers: ReadonlyArray<Answer>): Rea
 export const judgeLatency = (
   server: string,
   confirmations: ReadonlyArray<Duration.Duration>,
-  slow: Duration.Duration
+  slow: Duration.Duration,
+  limits: Hysteresis.Limits
 ): ReadonlyArray<Finding> => {
   const millis = confirmations.map(Duration.toMillis).sort((a, b) => a - b)
   const median = millis[Math.floor(millis.length / 2)] ?? 0
-  return median <= Duration.toMillis(slow) ? [] : [codes.API_SLOW({
+  const limit = Duration.toMillis(slow)
+  return !limits.exceeds(median, limit, { code: codes.API_SLOW }) ? [] : [codes.API_SLOW({
     message:
       `${server} takes ${Duration.format(Duration.millis(Math.round(median)))} (median of ${millis.length}) to ` +
-      `answer ${VERSION} (limit ${Duration.format(slow)})`,
-    evidence: { medianMillis: Math.round(median), limitMillis: Duration.toMillis(slow) }
+      `answer ${VERSION} (${Hysteresis.text(Duration.format(slow), median > limit)})`,
+    evidence: { medianMillis: Math.round(median), limitMillis: limit }
   })]
 }
 
@@ -300,6 +303,7 @@ const wasCut = ({ result }: Answer): boolean => {
 
 const askServer = Effect.fnUntraced(function*(config: Config) {
   const kube = yield* Kube
+  const limits = yield* Hysteresis.limits
   const answers = yield* Effect.forEach(
     [LIVE, `${READY}?verbose`, VERSION],
     (path) => ask(path, config.timeout),
@@ -307,15 +311,14 @@ const askServer = Effect.fnUntraced(function*(config: Config) {
   )
   const findings = judgeServer(kube.server, answers)
   // One slow answer proves little, and a failed one is said already.
-  if (findings.length > 0 || answers.every(({ took }) => Duration.isLessThanOrEqualTo(took, config.slow))) {
-    return { answers, findings }
-  }
+  const isSlow = ({ took }: Answer) => limits.takesLonger(took, config.slow, { code: codes.API_SLOW })
+  if (findings.length > 0 || !answers.some(isSlow)) return { answers, findings }
   const again = yield* Effect.forEach(
     Array.from({ length: CONFIRMATIONS }),
     () => ask(VERSION, config.timeout),
     { concurrency: "unbounded" }
   )
-  return { answers, findings: judgeLatency(kube.server, again.map(({ took }) => took), config.slow) }
+  return { answers, findings: judgeLatency(kube.server, again.map(({ took }) => took), config.slow, limits) }
 })
 
 /** Replicas are extra: when they cannot be listed, that is only worth a word if they were asked for. */
@@ -397,5 +400,8 @@ export const apiHealth = Probe.make("k8s.api.health", {
   config: Config,
   timeout: "10 seconds",
   retry: Retry.none,
+  // Three requests went unanswered, of which a refused or cut one was repeated; a slow answer was confirmed by others; and
+  // a certificate does not expire for a moment. All checks wait for this one.
+  confirm: { unless: ["API_DOWN", "API_CERT_EXPIRED", "API_SLOW"] },
   run
 })

@@ -146,6 +146,8 @@ export const namespaceLifecycle = Probe.make("k8s.namespace.lifecycle", {
   config: NamespaceLifecycleConfig,
   timeout: TIMEOUT,
   retry: Retry.none,
+  // It waits long before it calls anything late, and another namespace would be stuck like the first.
+  confirm: "none",
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: NamespaceLifecycleConfig) {
     const kube = yield* Kube
