@@ -31,6 +31,7 @@ import { Standings } from "./Standings.ts"
 import { StatusWriter } from "./StatusWriter.ts"
 import * as Sweeping from "./Sweeping.ts"
 import * as Uplinking from "./Uplinking.ts"
+import { Watching } from "./Watching.ts"
 import { ownImage } from "./workers/ownImage.ts"
 
 /** The Lease by which one of several agents of a cluster works. */
@@ -93,7 +94,7 @@ const working = (options: StandaloneOptions, outbox: "kept" | "none") => {
   const state = mode === "resources"
     ? StatusWriter.layerKubernetes.pipe(Layer.provideMerge(Standings.layerKubernetes(probeNamespace)))
     : Layer.merge(StatusWriter.layerNone, Standings.layerSqlite.pipe(Layer.provide(database)))
-  return Scheduler.layer.pipe(
+  return Scheduler.layer({ available, profile: profileOf(options) }).pipe(
     Layer.provideMerge(Layer.unwrap(Effect.map(worldOf(options), (world) =>
       Execution.layer({
         available,
@@ -103,6 +104,7 @@ const working = (options: StandaloneOptions, outbox: "kept" | "none") => {
         world
       })))),
     Layer.provideMerge(Layer.mergeAll(
+      Watching.layer,
       state,
       outbox === "kept" ? Outbox.layerSqlite().pipe(Layer.provide(database)) : Outbox.layerNone,
       mode === "resources"

@@ -21,7 +21,7 @@ import * as Round from "./Round.ts"
 import { Standings } from "./Standings.ts"
 import { StatusWriter } from "./StatusWriter.ts"
 
-/** Checks that run at a time inside the agent, by their schedule; as many again when people ask. */
+/** Checks that run at a time inside the agent, by their schedule; as many again when people ask, and on changes. */
 const CHECKS_AT_ONCE = 8
 
 /** Of these, how many one Probe may have. */
@@ -37,6 +37,11 @@ export interface RunRequest {
   readonly probe: StoredProbe
   readonly run: RunId
   readonly trigger: Trigger
+  /**
+   * Names of the checks to run; all when absent. The others keep what they said. Of the Probe as a whole nothing counts as
+   * run when the trigger is a change.
+   */
+  readonly only?: ReadonlySet<string> | undefined
   /** Instead of the policy's. */
   readonly timeout?: Duration.Duration | undefined
   /** Tell only who asked: nothing is kept of it. For checks that belong to no Probe. */
@@ -82,6 +87,8 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
   const writer = yield* StatusWriter
   const scheduled = yield* Semaphore.make(CHECKS_AT_ONCE)
   const asked = yield* Semaphore.make(CHECKS_AT_ONCE)
+  const changes = yield* Semaphore.make(CHECKS_AT_ONCE)
+  const lanes = { schedule: scheduled, manual: asked, watch: changes } satisfies Record<Trigger, unknown>
   const jobPermits = yield* Semaphore.make(JOBS_AT_ONCE)
 
   const unknown = (checker: string, finding: Report.Finding, startedAt: DateTime.Utc) =>
@@ -102,7 +109,7 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
     })
 
   const runChecks = Effect.fnUntraced(function*(
-    { probe, run }: RunRequest,
+    { only, probe, run }: RunRequest,
     startedAt: DateTime.Utc,
     deadline: Duration.Duration,
     say: (said: Said) => Effect.Effect<void>
@@ -110,6 +117,7 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
     const layerOf = (check: Check) => probe.spec.layer ?? check.probe.layer
     const runnable: Array<Check> = []
     for (const planned of checksOf(probe, options)) {
+      if (only?.has(planned._tag === "Known" ? planned.check.name : planned.name) === false) continue
       if (planned._tag === "Unknown") {
         const finding = checkerCodes.INVALID_CONFIG({
           message: `not in the agent's catalogue: ${planned.use}; update the agent or load the module that has it`
@@ -193,9 +201,9 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
   })
 
   /** Waits for its turn; that takes nothing of the run's own time. */
-  const gate = ({ probe: { spec }, trigger }: RunRequest) =>
+  const gate = ({ only, probe: { spec }, trigger }: RunRequest) =>
     spec.template === undefined
-      ? (trigger === "manual" ? asked : scheduled).withPermits(Math.min(CHECKS_OF_ONE, spec.checks?.length ?? 1))
+      ? lanes[trigger].withPermits(Math.min(CHECKS_OF_ONE, only?.size ?? spec.checks?.length ?? 1))
       : jobPermits.withPermits(1)
 
   const run = Effect.fn("Execution.run")(function*(request: RunRequest) {
@@ -222,7 +230,7 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
 
     const expected = probe.spec.checks === undefined
       ? [...before.checkers.keys()]
-      : probe.spec.checks.map(({ name }) => name)
+      : probe.spec.checks.map(({ name }) => name).filter((name) => request.only?.has(name) !== false)
     const layerOf = (checker: string): ProbeLayer => {
       const use = probe.spec.checks?.find(({ name }) => name === checker)?.use
       return probe.spec.layer ?? options.available.find(({ id }) => id === use)?.layer ?? "kubernetes"
@@ -287,6 +295,7 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
     if (request.unkept === true) return
     yield* standings.finish(probe, {
       startedAt,
+      part: trigger === "watch",
       current: (checker) => said.has(checker) || (probe.spec.checks !== undefined && hasChecker(probe, checker))
     })
     yield* writer.changed(probe)

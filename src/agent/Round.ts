@@ -98,7 +98,8 @@ export const run = Effect.fn("Round.run")(
   function*(options: RoundOptions): Effect.fn.Return<ReadonlyArray<Runner.RunResult>, never, Kube> {
     const { checks } = options
     const context = { plan: checks.map(({ probe }) => probe), ...options.context }
-    const needs = checks.flatMap((check) => check.probe.needs)
+    // Whoever lacks an optional one runs all the same.
+    const needs = checks.flatMap((check) => check.probe.needs).filter(({ optional }) => !optional)
     const missing = yield* Effect.cached(
       Preflight.missing(needs, context.probeNamespace).pipe(
         Effect.timeout(Duration.seconds(10)),

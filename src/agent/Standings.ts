@@ -51,10 +51,17 @@ export class Standings extends Context.Service<Standings, {
   readonly failed: (ids: ReadonlySet<string>) => Effect.Effect<ReadonlyMap<string, Parent>>
   /** Takes in a report; how its checker stands now. */
   readonly take: (probe: StoredProbe, report: Report, failureThreshold: number) => Effect.Effect<Standing>
-  /** A run came to its end. Checkers that are not `current` are forgotten. */
+  /**
+   * A run came to its end. Checkers that are not `current` are forgotten. When it was of a `part` of the Probe, what is
+   * known of the last run of the whole stays.
+   */
   readonly finish: (
     probe: StoredProbe,
-    run: { readonly startedAt: DateTime.Utc; readonly current: (checker: string) => boolean }
+    run: {
+      readonly startedAt: DateTime.Utc
+      readonly part?: boolean | undefined
+      readonly current: (checker: string) => boolean
+    }
   ) => Effect.Effect<void>
   /** Forgets all Probes but these. */
   readonly retain: (probes: ReadonlyArray<StoredProbe>) => Effect.Effect<void>
@@ -109,9 +116,9 @@ function make(
       finish: (probe, run) =>
         Effect.suspend(() => {
           const before = known.get(keyOf(probe)) ?? nothing
-          const knowledge = {
+          const knowledge: ProbeKnowledge = {
             checkers: new Map([...before.checkers].filter(([name]) => run.current(name))),
-            ran: { digest: digestOf(probe), at: run.startedAt }
+            ran: run.part === true ? before.ran : { digest: digestOf(probe), at: run.startedAt }
           }
           known.set(keyOf(probe), knowledge)
           return keep(keyOf(probe), knowledge)

@@ -1,11 +1,11 @@
 /** Every probe that comes with KubeProber. */
-import { diskLatency } from "./infrastructure/diskLatency.ts"
-import { nodeResources } from "./infrastructure/nodeResources.ts"
 import { freshness } from "./application/freshness.ts"
 import { http } from "./application/http.ts"
 import { promql } from "./application/promql.ts"
 import { scenario } from "./application/scenario.ts"
 import { tcp } from "./application/tcp.ts"
+import { diskLatency } from "./infrastructure/diskLatency.ts"
+import { nodeResources } from "./infrastructure/nodeResources.ts"
 import { admissionWebhooks } from "./kubernetes/admissionWebhooks.ts"
 import { apiCrud } from "./kubernetes/apiCrud.ts"
 import { apiHealth } from "./kubernetes/apiHealth.ts"

@@ -14,12 +14,12 @@ import { WriteLevel } from "../domain/Profile.ts"
 import type { Kube } from "../infra/kube/Kube.ts"
 import { attempt } from "./Attempt.ts"
 import type { Codes } from "./Codes.ts"
-import type { Need } from "./Needs.ts"
+import { type Need, describe } from "./Needs.ts"
 import * as Outcome from "./Outcome.ts"
 import * as Retry from "./Retry.ts"
 import type { RunContext } from "./RunContext.ts"
 import type { Scratch } from "./Scratch.ts"
-import type { Watch } from "./Watch.ts"
+import * as Watch from "./Watch.ts"
 import type { Nodes } from "./workers/Nodes.ts"
 import type { Workers } from "./workers/Workers.ts"
 import type { World } from "./World.ts"
@@ -57,7 +57,8 @@ export interface Probe<out Config, out Encoded> {
   /** Between tries after transient checker faults. */
   readonly retry: Schedule.Schedule<unknown, unknown>
   readonly confirm: Confirm
-  readonly onChange: ReadonlyArray<Watch>
+  /** Changes that re-run it at once, where an agent may watch them. */
+  readonly onChange: ReadonlyArray<Watch.Watch>
   /** Ids of probes whose ERROR makes this one UNKNOWN instead of run. */
   readonly dependsOn: ReadonlyArray<string>
   // A method, so that probes of any configuration fit one list; `run` only ever sees what `config` decoded.
@@ -82,9 +83,17 @@ export interface ProbeOptions<Config, Encoded, E> {
   readonly retry?: Schedule.Schedule<unknown, unknown> | undefined
   /** `rerun` when absent. */
   readonly confirm?: Confirm | undefined
-  readonly onChange?: ReadonlyArray<Watch> | undefined
+  /** What watching takes is added to `needs`, as optional. */
+  readonly onChange?: ReadonlyArray<Watch.Watch> | undefined
   readonly dependsOn?: ReadonlyArray<string> | undefined
   readonly run: (config: Config) => Effect.Effect<Outcome.Outcome, E, ProbeServices>
+}
+
+/** The needs with what is watched, where that is not needed anyway. */
+const withWatches = (needs: ReadonlyArray<Need>, watches: ReadonlyArray<Watch.Watch>): ReadonlyArray<Need> => {
+  const known = new Set(needs.map((need) => describe(need)))
+  const more = new Map(Watch.needs(...watches).map((need) => [describe(need), need]))
+  return [...needs, ...[...more].filter(([rule]) => !known.has(rule)).map(([, need]) => need)]
 }
 
 /** Define a probe. */
@@ -99,7 +108,7 @@ export const make = <Config, Encoded, E>(
   writes: options.writes,
   placement: options.placement ?? "agent",
   costs: options.costs ?? "",
-  needs: options.needs.flat(),
+  needs: withWatches(options.needs.flat(), options.onChange ?? []),
   codes: options.codes,
   config: options.config,
   timeout: Duration.fromInputUnsafe(options.timeout),

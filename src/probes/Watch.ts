@@ -1,13 +1,64 @@
-/** Which changes re-run a probe at once, instead of at its next turn. */
+/**
+ * Which changes re-run a probe at once, instead of at its next turn.
+ *
+ * A watch names a kind; the agent follows it once for all probes that name it. What changes all the time and tells a probe
+ * nothing (heartbeats, resource versions) is no change: see {@link significant}, or say with `when` what matters.
+ */
 import type { KubeObject, KubeResource } from "../infra/kube/KubeResource.ts"
+import * as Needs from "./Needs.ts"
+
+/** Whether a change matters. `before` is absent for an object that is new, `after` for one that is gone. */
+export type When<A> = (before: A | undefined, after: A | undefined) => boolean
 
 export interface Watch {
   readonly resource: KubeResource<KubeObject>
+  /** All namespaces when absent. */
   readonly namespace?: string | undefined
+  /** A label selector: changes of other objects are not even sent. */
+  readonly selector?: string | undefined
+  // A method, so that watches of any kind fit one list; it only ever sees what `resource` decoded.
+  when(before: KubeObject | undefined, after: KubeObject | undefined): boolean
 }
 
-/** A relevant change is any change of any object of this kind. */
-export const of = (resource: KubeResource<KubeObject>, options: { readonly namespace?: string } = {}): Watch => ({
-  resource,
-  namespace: options.namespace
-})
+/** Of conditions and metadata, what a controller writes again and again although nothing happened. */
+const RESTLESS: ReadonlySet<string> = new Set([
+  "resourceVersion",
+  "managedFields",
+  "lastHeartbeatTime",
+  "lastProbeTime",
+  "lastUpdateTime"
+])
+
+/** The object as text, without what changes all the time: two of the same say the same. */
+export const significant = (object: KubeObject): string =>
+  JSON.stringify(object, (key, value: unknown) => RESTLESS.has(key) ? undefined : value)
+
+/** Changes in which this part of an object differs, and objects that come or go. */
+export const differsIn = <A extends KubeObject>(part: (object: A) => unknown): When<A> => (before, after) =>
+  before === undefined || after === undefined
+    ? before !== after
+    : before.metadata.uid !== after.metadata.uid || JSON.stringify(part(before)) !== JSON.stringify(part(after))
+
+/** Any change but of what is restless by nature: the default. */
+export const significantly: When<KubeObject> = differsIn(significant)
+
+/** Changes of objects of a kind. */
+export const of = <A extends KubeObject>(resource: KubeResource<A>, options: {
+  readonly namespace?: string | undefined
+  readonly selector?: string | undefined
+  /** {@link significantly} when absent. */
+  readonly when?: When<A> | undefined
+} = {}): Watch => {
+  const { namespace, selector, when = significantly } = options
+  return { resource, namespace, selector, when }
+}
+
+/** What following these watches takes. A probe does without: it then runs by its schedule alone, so they are optional. */
+export const needs = (...watches: ReadonlyArray<Watch>): ReadonlyArray<Needs.ResourceNeed> =>
+  watches.flatMap(({ namespace, resource: { group, plural } }) =>
+    Needs.verbs(["list", "watch"], plural, {
+      group,
+      optional: true,
+      ...(namespace === undefined ? {} : { namespace })
+    })
+  )

@@ -2,17 +2,29 @@
 import { assert, describe, it } from "@effect/vitest"
 import { DateTime, Duration, Effect, Layer, Ref, type Scope } from "effect"
 import { TestClock } from "effect/testing"
-import { Execution } from "../../src/agent/Execution.ts"
+import { Execution, type RunRequest } from "../../src/agent/Execution.ts"
 import { ProbeStore } from "../../src/agent/ProbeStore.ts"
 import * as Scheduler from "../../src/agent/Scheduler.ts"
 import { Standings } from "../../src/agent/Standings.ts"
 import { StatusWriter } from "../../src/agent/StatusWriter.ts"
+import { Watching } from "../../src/agent/Watching.ts"
 import type { ProbeSpec } from "../../src/domain/kinds/Probe.ts"
 import type { ProbePolicy } from "../../src/domain/Policy.ts"
+import { fromFindings } from "../../src/domain/Report.ts"
+import { ConfigMap, Node } from "../../src/infra/kube/resources/core.ts"
+import * as Watch from "../../src/probes/Watch.ts"
 import { check } from "./Checks.ts"
 import { desiredOf, hashOf } from "./desired.ts"
 
-const available = [check("test.check", () => Effect.succeed({ findings: [], summary: "" })).probe]
+const nodes = Watch.of(Node)
+const configMaps = Watch.of(ConfigMap)
+const fine = () => Effect.succeed({ findings: [], summary: "" })
+const available = [
+  check("test.nodes", fine, { onChange: [nodes] }).probe,
+  check("test.maps", fine, { onChange: [configMaps, nodes] }).probe,
+  check("test.writes", fine, { onChange: [nodes], writes: "namespace" }).probe,
+  check("test.check", fine).probe
+]
 
 const spec = (policy: ProbePolicy): ProbeSpec => ({ checks: [{ name: "it", use: "test.check" }], policy })
 const every = (seconds: number): ProbeSpec => spec({ interval: Duration.seconds(seconds) })
@@ -32,8 +44,9 @@ const start = Effect.fnUntraced(function*(running: Effect.Effect<void> = Effect.
     })
   })
   yield* Layer.build(
-    Layer.fresh(Scheduler.layer).pipe(Layer.provide([
+    Layer.fresh(Scheduler.layer({ available, profile: "observe" })).pipe(Layer.provide([
       execution,
+      Watching.layerNone,
       Layer.succeed(ProbeStore, store),
       Layer.succeed(Standings, standings),
       StatusWriter.layerNone
@@ -210,5 +223,161 @@ describe("Scheduler", () => {
       const second = yield* start()
       yield* pass("20 seconds")
       assert.strictEqual((yield* second.of("a")).length, 1)
+    }))
+})
+
+interface Started {
+  readonly trigger: string
+  readonly only: ReadonlyArray<string> | undefined
+  /** Milliseconds. */
+  readonly at: number
+}
+
+/** An agent whose watched kinds the test changes, and whose checks take as long as it says (ms). */
+const watchful = Effect.fnUntraced(function*(
+  options: { readonly takes?: Readonly<Record<string, number>>; readonly deaf?: boolean } = {}
+) {
+  const store = yield* ProbeStore
+  const standings = yield* Standings
+  const followers = new Map<Watch.Watch, Set<Effect.Effect<void>>>()
+  const starts: Array<Started> = []
+  const going = new Map<string, number>()
+  let overlaps = 0
+  const run = Effect.fnUntraced(function*({ onRecord, only, probe, run, trigger }: RunRequest) {
+    const startedAt = yield* DateTime.now
+    starts.push({
+      trigger,
+      only: only === undefined ? undefined : [...only],
+      at: DateTime.toEpochMillis(startedAt)
+    })
+    const checks = (probe.spec.checks ?? []).filter(({ name }) => only?.has(name) !== false)
+    yield* Effect.forEach(
+      checks,
+      Effect.fnUntraced(function*({ name }) {
+        const count = (going.get(name) ?? 0) + 1
+        if (count > 1) overlaps++
+        going.set(name, count)
+        yield* Effect.sleep(options.takes?.[name] ?? 10)
+        going.set(name, count - 1)
+        const report = fromFindings({ checker: name, findings: [], summary: "", startedAt, duration: 0 })
+        const standing = { status: report.status, since: startedAt, consecutiveFailures: 0 }
+        const { name: of, namespace } = probe
+        yield* onRecord?.({ run, probe: { namespace, name: of }, layer: "kubernetes", trigger, report, standing }) ??
+          Effect.void
+      }),
+      { concurrency: "unbounded", discard: true }
+    )
+    yield* standings.finish(probe, { startedAt, part: trigger === "watch", current: () => true })
+  })
+  yield* Layer.build(
+    Layer.fresh(Scheduler.layer({ available, profile: "observe" })).pipe(Layer.provide([
+      Layer.succeed(Execution, { run }),
+      Layer.succeed(Watching, {
+        follow: (watch, onChange) =>
+          Effect.acquireRelease(
+            Effect.sync(() => {
+              followers.set(watch, (followers.get(watch) ?? new Set()).add(onChange))
+            }),
+            () => Effect.sync(() => followers.get(watch)?.delete(onChange))
+          ).pipe(Effect.as(options.deaf === true ? Effect.never : Effect.void)),
+        faults: Effect.succeed(new Map())
+      }),
+      Layer.succeed(ProbeStore, store),
+      Layer.succeed(Standings, standings),
+      StatusWriter.layerNone
+    ]))
+  )
+  yield* TestClock.adjust(0)
+  return {
+    apply: (specs: Readonly<Record<string, ProbeSpec>>) => {
+      const desired = desiredOf(specs)
+      return Effect.andThen(store.apply(hashOf(desired), desired), TestClock.adjust(0))
+    },
+    change: (watch: Watch.Watch) =>
+      Effect.suspend(() => Effect.forEach(followers.get(watch) ?? [], (onChange) => onChange, { discard: true })),
+    followed: (watch: Watch.Watch) => followers.get(watch)?.size ?? 0,
+    watchRuns: () => starts.filter(({ trigger }) => trigger === "watch"),
+    scheduled: () => starts.filter(({ trigger }) => trigger === "schedule"),
+    overlaps: () => overlaps
+  }
+})
+
+const checkOf = (name: string) => ({ name, use: `test.${name}` })
+const checksOf = (first: string, ...others: ReadonlyArray<string>): Pick<ProbeSpec, "checks"> => ({
+  checks: [checkOf(first), ...others.map(checkOf)]
+})
+const hourly = (first: string, ...others: ReadonlyArray<string>): ProbeSpec => ({
+  ...checksOf(first, ...others),
+  policy: { interval: Duration.hours(1) }
+})
+
+describe("changes", () => {
+  test("re-run at once the checks that watch what changed, alone", () =>
+    Effect.gen(function*() {
+      const agent = yield* watchful()
+      yield* agent.apply({ p: hourly("nodes", "maps", "check") })
+      yield* pass("6 seconds", "100 millis")
+      assert.strictEqual(agent.scheduled().length, 1)
+      assert.deepStrictEqual(agent.watchRuns(), [])
+      const at = DateTime.toEpochMillis(yield* DateTime.now)
+      yield* agent.change(configMaps)
+      yield* pass("1 second", "10 millis")
+      assert.deepStrictEqual(agent.watchRuns().map(({ only }) => only), [["maps"]])
+      assert.isAtMost((agent.watchRuns()[0]?.at ?? Infinity) - at, 300)
+      yield* agent.change(nodes)
+      yield* pass("1 second", "10 millis")
+      assert.deepStrictEqual(agent.watchRuns().slice(1).map(({ only }) => only).sort(), [["maps"], ["nodes"]])
+      // The schedule of the whole is as if nothing had happened.
+      yield* pass("50 minutes", "1 second")
+      assert.strictEqual(agent.scheduled().length, 1)
+      yield* pass("20 minutes", "1 second")
+      assert.strictEqual(agent.scheduled().length, 2)
+    }))
+
+  test("do not wait for the slow checks of their Probe, and no check overlaps with itself", () =>
+    Effect.gen(function*() {
+      const agent = yield* watchful({ takes: { check: 60_000, nodes: 400 } })
+      yield* agent.apply({ p: { ...checksOf("nodes", "check"), policy: { interval: Duration.seconds(61) } } })
+      yield* pass("10 seconds", "100 millis")
+      assert.strictEqual(agent.scheduled().length, 1)
+      yield* agent.change(nodes)
+      yield* pass("200 millis", "10 millis")
+      assert.deepStrictEqual(agent.watchRuns().map(({ only }) => only), [["nodes"]])
+      for (let count = 0; count < 300; count++) {
+        yield* agent.change(nodes)
+        yield* pass("1 second", "100 millis")
+      }
+      assert.strictEqual(agent.overlaps(), 0)
+      // Five minutes of changes every second: one run in ten seconds.
+      const count = agent.watchRuns().length
+      assert.isTrue(count >= 20 && count <= 34, `${count} runs`)
+      assert.isAtLeast(agent.scheduled().length, 4)
+    }))
+
+  test("are not followed for who runs once, is suspended, wants it not, or may not write", () =>
+    Effect.gen(function*() {
+      const agent = yield* watchful()
+      yield* agent.apply({
+        once: { ...checksOf("nodes"), policy: { runInterval: 0 } },
+        suspended: { ...checksOf("nodes"), policy: { interval: Duration.hours(1), suspend: true } },
+        unwilling: { ...checksOf("nodes"), policy: { interval: Duration.hours(1), onChange: false } },
+        writer: hourly("writes")
+      })
+      yield* pass("10 seconds")
+      assert.strictEqual(agent.followed(nodes), 0)
+      yield* agent.apply({ p: hourly("nodes") })
+      yield* pass("1 second")
+      assert.strictEqual(agent.followed(nodes), 1)
+      yield* agent.apply({})
+      yield* pass("1 second")
+      assert.strictEqual(agent.followed(nodes), 0)
+    }))
+
+  test("that cannot be watched leave the schedule alone", () =>
+    Effect.gen(function*() {
+      const agent = yield* watchful({ deaf: true })
+      yield* agent.apply({ p: { ...checksOf("nodes"), policy: { interval: Duration.seconds(60) } } })
+      yield* pass("10 minutes")
+      assert.isAtLeast(agent.scheduled().length, 9)
     }))
 })

@@ -80,7 +80,9 @@ describe("k8s.finalizers.stuck", () => {
     it.effect("passes with no rights but to list, so it creates nothing", () =>
       Effect.gen(function*() {
         const { run, userWith } = yield* TestCluster
-        assert.isTrue(finalizersStuck.needs.every((need) => need._tag === "ResourceNeed" && need.verb === "list"))
+        assert.isTrue(
+          finalizersStuck.needs.every((need) => need._tag === "ResourceNeed" && ["list", "watch"].includes(need.verb))
+        )
         const report = yield* run(finalizersStuck, { as: yield* userWith(finalizersStuck.needs) })
         assert.strictEqual(report.status, "PASS", report.message)
       }))

@@ -182,10 +182,12 @@ const strict = { notReadyAfter: "1s", leaseAge: "4s" }
 describe("k8s.node.readiness", () => {
   layer(TestCluster.layer({ name: "readiness", nodes: 2 }), { excludeTestServices: true, timeout: "180 seconds" })(
     (it) => {
-      it.effect("passes with no rights but to list, so it creates nothing", () =>
+      it.effect("passes with no rights but to read, so it creates nothing", () =>
         Effect.gen(function*() {
           const { run, userWith } = yield* TestCluster
-          assert.isTrue(nodeReadiness.needs.every((need) => need._tag === "ResourceNeed" && need.verb === "list"))
+          assert.isTrue(
+            nodeReadiness.needs.every((need) => need._tag === "ResourceNeed" && ["list", "watch"].includes(need.verb))
+          )
           for (const optional of [true, false]) {
             const report = yield* run(nodeReadiness, { as: yield* userWith(nodeReadiness.needs, { optional }) })
             assert.strictEqual(verdict(report), "PASS", report.message)

@@ -20,6 +20,7 @@ import * as Needs from "../Needs.ts"
 import * as Outcome from "../Outcome.ts"
 import * as Probe from "../Probe.ts"
 import { setting } from "../Setting.ts"
+import * as Watch from "../Watch.ts"
 
 const codes = Codes.make({
   CERT_EXPIRED: Codes.error(
@@ -373,6 +374,11 @@ const run = Effect.fnUntraced(function*(config: Config) {
 /** A client certificate's file holds the certificate first, and perhaps its issuers. */
 const ofLeaf = (pem: string): Option.Option<Validity> => ofBundle(pem.match(PEM)?.[0] ?? "")
 
+const bundlesOf = Watch.differsIn(
+  ({ webhooks }: ValidatingWebhookConfiguration | MutatingWebhookConfiguration) =>
+    webhooks.map(({ clientConfig }) => [clientConfig.service, clientConfig.url, clientConfig.caBundle])
+)
+
 export const certExpiry = Probe.make("k8s.cert.expiry", {
   layer: "kubernetes",
   proves:
@@ -389,6 +395,12 @@ export const certExpiry = Probe.make("k8s.cert.expiry", {
   codes,
   config: Config,
   timeout: "60 seconds",
+  // Not CustomResourceDefinitions: their schemas are large, and each would be sent again and again.
+  onChange: [
+    Watch.of(ValidatingWebhookConfiguration, { when: bundlesOf }),
+    Watch.of(MutatingWebhookConfiguration, { when: bundlesOf }),
+    Watch.of(APIService, { when: Watch.differsIn(({ spec }: APIService) => [spec.service, spec.caBundle]) })
+  ],
   dependsOn: ["k8s.api.health"],
   run
 })

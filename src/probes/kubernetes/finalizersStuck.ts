@@ -112,6 +112,11 @@ export const conditionsOf = ({ status }: Namespace): string =>
     `${condition.type}: ${condition.message ?? condition.reason ?? ""}`
   ).join("; ")
 
+/** Something that held up a deletion changed, or it is over. That a deletion begins is no news for a minute. */
+const released: Watch.When<Namespace> = (before, after) =>
+  before?.metadata.deletionTimestamp !== undefined && conditionsOf(before) !== "" &&
+  (after === undefined || conditionsOf(before) !== conditionsOf(after))
+
 export const finalizersStuck = Probe.make("k8s.finalizers.stuck", {
   layer: "kubernetes",
   proves: "Namespaces, pods, volumes, claims and custom resource definitions that were deleted are gone.",
@@ -124,7 +129,7 @@ export const finalizersStuck = Probe.make("k8s.finalizers.stuck", {
   codes,
   config: FinalizersStuckConfig,
   timeout: "30 seconds",
-  onChange: [Watch.of(Namespace)],
+  onChange: [Watch.of(Namespace, { when: released })],
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: FinalizersStuckConfig) {
     const kube = yield* Kube

@@ -320,6 +320,14 @@ export const judge = (config: NodeReadinessConfig) => (seen: Seen): Outcome.Outc
   ])
 }
 
+/** What is judged of a node; not its heartbeats, capacity and images. */
+const judged = ({ metadata, spec, status }: Node) => [
+  metadata.deletionTimestamp,
+  spec.unschedulable,
+  spec.taints.map(({ effect, key }) => [key, effect]),
+  status.conditions.map(({ reason, status, type }) => [type, status, reason])
+]
+
 export const nodeReadiness = Probe.make("k8s.node.readiness", {
   layer: "kubernetes",
   proves: "Every node is Ready, its kubelet renews its lease, and it takes the pods meant for it.",
@@ -332,7 +340,7 @@ export const nodeReadiness = Probe.make("k8s.node.readiness", {
   codes,
   config: NodeReadinessConfig,
   timeout: "20 seconds",
-  onChange: [Watch.of(Node)],
+  onChange: [Watch.of(Node, { when: Watch.differsIn(judged) })],
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: NodeReadinessConfig) {
     const kube = yield* Kube

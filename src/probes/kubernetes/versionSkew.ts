@@ -14,6 +14,7 @@ import * as Needs from "../Needs.ts"
 import * as Outcome from "../Outcome.ts"
 import * as Probe from "../Probe.ts"
 import { setting } from "../Setting.ts"
+import * as Watch from "../Watch.ts"
 
 const UPGRADE_ORDER =
   "Upgrade in order: API servers, then the other control plane components, then kubelet and kube-proxy."
@@ -239,6 +240,11 @@ const run = Effect.fnUntraced(function*(config: Config) {
   )
 })
 
+const versions = Watch.differsIn(({ status: { nodeInfo } }: Node) => [
+  nodeInfo.kubeletVersion,
+  nodeInfo.containerRuntimeVersion
+])
+
 export const versionSkew = Probe.make("k8s.version.skew", {
   layer: "kubernetes",
   proves: "Every kubelet and kube-proxy is of a version that the API server supports, and all kubelets of the same.",
@@ -251,6 +257,7 @@ export const versionSkew = Probe.make("k8s.version.skew", {
   codes,
   config: Config,
   timeout: "20 seconds",
+  onChange: [Watch.of(Node, { when: versions })],
   dependsOn: ["k8s.api.health"],
   run
 })

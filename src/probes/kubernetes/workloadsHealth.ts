@@ -591,6 +591,27 @@ const dnsRedundancy = Effect.fnUntraced(function*(pods: ReadonlyArray<Pod>, conf
   })]
 })
 
+/** Of a workload's status, what tells how it fares; a rollout also counts pods that no verdict depends on. */
+const faring = (
+  { observedGeneration, conditions }: Deployment["status"] | StatefulSet["status"] | DaemonSet["status"]
+) => [observedGeneration, conditions.map(({ reason, status, type }) => [type, status, reason])]
+
+const REPLICATED = Watch.differsIn(({ metadata, spec, status }: Deployment | StatefulSet) => [
+  metadata.generation,
+  metadata.deletionTimestamp,
+  spec.replicas,
+  status.availableReplicas,
+  faring(status)
+])
+
+const PER_NODE = Watch.differsIn(({ metadata, status }: DaemonSet) => [
+  metadata.generation,
+  metadata.deletionTimestamp,
+  status.desiredNumberScheduled,
+  status.numberAvailable,
+  faring(status)
+])
+
 export const workloadsHealth = Probe.make("k8s.workloads.health", {
   layer: "kubernetes",
   proves:
@@ -607,7 +628,12 @@ export const workloadsHealth = Probe.make("k8s.workloads.health", {
   codes,
   config: WorkloadsHealthConfig,
   timeout: "30 seconds",
-  onChange: [Watch.of(Deployment), Watch.of(StatefulSet), Watch.of(DaemonSet)],
+  // Not pods: a cluster has too many, and a workload whose pods fail says so.
+  onChange: [
+    Watch.of(Deployment, { when: REPLICATED }),
+    Watch.of(StatefulSet, { when: REPLICATED }),
+    Watch.of(DaemonSet, { when: PER_NODE })
+  ],
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: WorkloadsHealthConfig) {
     const kube = yield* Kube
