@@ -9,7 +9,9 @@ import { nodeResources } from "./infrastructure/nodeResources.ts"
 import { admissionWebhooks } from "./kubernetes/admissionWebhooks.ts"
 import { apiCrud } from "./kubernetes/apiCrud.ts"
 import { apiHealth } from "./kubernetes/apiHealth.ts"
+import { apiService } from "./kubernetes/apiService.ts"
 import { certExpiry } from "./kubernetes/certExpiry.ts"
+import { crdConversion } from "./kubernetes/crdConversion.ts"
 import { finalizersStuck } from "./kubernetes/finalizersStuck.ts"
 import { namespaceLifecycle } from "./kubernetes/namespaceLifecycle.ts"
 import { nodeReadiness } from "./kubernetes/nodeReadiness.ts"
@@ -20,21 +22,23 @@ import type { AnyProbe } from "./Probe.ts"
 
 /** Sorted by id. */
 export const catalogue: ReadonlyArray<AnyProbe> = [
+  freshness,
+  http,
+  promql,
+  scenario,
+  tcp,
+  diskLatency,
+  nodeResources,
   admissionWebhooks,
   apiCrud,
   apiHealth,
+  apiService,
   certExpiry,
-  diskLatency,
+  crdConversion,
   finalizersStuck,
-  freshness,
-  http,
   namespaceLifecycle,
   nodeReadiness,
-  nodeResources,
-  promql,
-  scenario,
   selfAccess,
-  tcp,
   versionSkew,
   workloadsHealth
 ]

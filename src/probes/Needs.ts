@@ -33,7 +33,17 @@ export class PathNeed extends Data.TaggedClass("PathNeed")<{
   readonly optional: boolean
 }> {}
 
-export type Need = ResourceNeed | PathNeed
+/**
+ * Permission to read custom resources, whose kinds only a run can know. No role is made of it and no pre-flight asks for it:
+ * who runs the cluster grants `verb` on the kinds that may be read, and the probe says what it may not read.
+ */
+export class CustomResourcesNeed extends Data.TaggedClass("CustomResourcesNeed")<{
+  readonly verb: "get" | "list"
+  /** Always: it is granted kind by kind, or not at all. */
+  readonly optional: true
+}> {}
+
+export type Need = ResourceNeed | PathNeed | CustomResourcesNeed
 
 export interface NeedOptions {
   readonly group?: string
@@ -74,9 +84,14 @@ export const path = (path: string, options: { readonly optional?: boolean } = {}
   new PathNeed({ path, optional: options.optional ?? false })
 ]
 
+/** Reads of custom resources of whatever kinds the prober is granted. */
+export const customResources = (...verbs: ReadonlyArray<"get" | "list">): ReadonlyArray<CustomResourcesNeed> =>
+  verbs.map((verb) => new CustomResourcesNeed({ verb, optional: true }))
+
 /** The rule as a person would write it: `list nodes`, `get leases.coordination.k8s.io in kube-node-lease`, `get /readyz`. */
 export const describe = (need: Need, namespaceOfProbes = "the probe namespace"): string => {
   if (need._tag === "PathNeed") return `get ${need.path}`
+  if (need._tag === "CustomResourcesNeed") return `${need.verb} custom resources`
   const resource = need.group === "" ? need.resource : `${need.resource}.${need.group}`
   const names = need.names === undefined ? "" : ` named ${need.names.join(", ")}`
   const namespace = need.namespace === probeNamespace ? namespaceOfProbes : need.namespace
@@ -95,6 +110,9 @@ export interface Call {
 /** Whether `need` covers `call`. `probeNamespaceName` is what {@link probeNamespace} stands for in this run. */
 export const covers = (need: Need, call: Call, probeNamespaceName: string): boolean => {
   if (need._tag === "PathNeed") return false
+  // The groups of custom resources are domain names (CustomResourceDefinition names are `<plural>.<group>`); those of
+  // Kubernetes' own kinds that have no dot (`apps`, `batch`) cannot be meant.
+  if (need._tag === "CustomResourcesNeed") return need.verb === call.verb && call.group.includes(".")
   const namespace = need.namespace === probeNamespace ? probeNamespaceName : need.namespace
   return need.verb === call.verb && need.group === call.group && need.resource === call.resource &&
     (namespace === undefined || namespace === call.namespace) &&

@@ -9,10 +9,13 @@ import { Effect } from "effect"
 import { Kube } from "../infra/kube/Kube.ts"
 import type { KubeError } from "../infra/kube/KubeError.ts"
 import { SelfSubjectAccessReview, SelfSubjectRulesReview } from "../infra/kube/resources/authorization.ts"
-import { type Need, describe, probeNamespace } from "./Needs.ts"
+import { type Need, type PathNeed, type ResourceNeed, describe, probeNamespace } from "./Needs.ts"
 
 /** What a SelfSubjectRulesReview granted, in one namespace. */
 export type Rules = SelfSubjectRulesReview["status"]
+
+/** What can be asked about before a run. */
+type Askable = ResourceNeed | PathNeed
 
 const holds = (granted: ReadonlyArray<string>, wanted: string): boolean =>
   granted.includes("*") || granted.includes(wanted)
@@ -24,6 +27,7 @@ const holdsResource = (granted: ReadonlyArray<string>, wanted: string): boolean 
 
 /** Whether these rules show that `need` is granted. `false` means "not shown", which is not yet "refused". */
 export const shows = (rules: Rules, need: Need): boolean => {
+  if (need._tag === "CustomResourcesNeed") return false
   if (need._tag === "PathNeed") {
     return rules.nonResourceRules.some((rule) =>
       holds(rule.verbs, "get") && rule.nonResourceURLs.some((granted) =>
@@ -39,10 +43,10 @@ export const shows = (rules: Rules, need: Need): boolean => {
   )
 }
 
-const resolved = (need: Need, probeNamespaceName: string): string | undefined =>
+const resolved = (need: Askable, probeNamespaceName: string): string | undefined =>
   need._tag === "PathNeed" ? undefined : need.namespace === probeNamespace ? probeNamespaceName : need.namespace
 
-const review = Effect.fnUntraced(function*(need: Need, probeNamespaceName: string) {
+const review = Effect.fnUntraced(function*(need: Askable, probeNamespaceName: string) {
   const kube = yield* Kube
   const namespace = resolved(need, probeNamespaceName)
   const ask = (name?: string) => {
@@ -79,7 +83,8 @@ export const missing = Effect.fn("Preflight.missing")(
     probeNamespaceName: string
   ): Effect.fn.Return<ReadonlyArray<Need>, KubeError, Kube> {
     const kube = yield* Kube
-    const distinct = [...new Map(needs.map((need) => [describe(need, probeNamespaceName), need])).values()]
+    const askable = needs.filter((need): need is Askable => need._tag !== "CustomResourcesNeed")
+    const distinct = [...new Map(askable.map((need) => [describe(need, probeNamespaceName), need])).values()]
     const namespaces = [...new Set(distinct.map((need) => resolved(need, probeNamespaceName) ?? EVERYWHERE))]
     const rules = new Map(
       yield* Effect.forEach(

@@ -11,6 +11,7 @@ import * as Needs from "../../src/probes/Needs.ts"
 import * as Outcome from "../../src/probes/Outcome.ts"
 import * as Preflight from "../../src/probes/Preflight.ts"
 import * as Probe from "../../src/probes/Probe.ts"
+import * as Roles from "../../src/probes/Roles.ts"
 import { setting } from "../../src/probes/Setting.ts"
 import { check, codes, withoutServer } from "../agent/Checks.ts"
 
@@ -47,6 +48,16 @@ describe("needs", () => {
     const [any] = Needs.path("/apis/*")
     assert.isTrue(exact !== undefined && Needs.coversPath(exact, "/readyz") && !Needs.coversPath(exact, "/readyz/etcd"))
     assert.isTrue(any !== undefined && Needs.coversPath(any, "/apis/apps/v1") && !Needs.coversPath(any, "/api"))
+  })
+
+  it("cover reads of custom resources of any kind, and nothing of Kubernetes' own groups without a dot", () => {
+    const needs = Needs.customResources("list")
+    const widgets = { group: "shop.example.com", resource: "widgets" }
+    assert.isTrue(covered(needs, { verb: "list", ...widgets }))
+    assert.isFalse(covered(needs, { verb: "get", ...widgets }))
+    assert.isFalse(covered(needs, call("list", "secrets")))
+    assert.isFalse(covered(needs, { verb: "list", group: "apps", resource: "deployments" }))
+    assert.deepStrictEqual(Roles.forNeeds(needs, { name: "a", probeNamespace: "probes" }), [], "no role grants it")
   })
 
   it("read as the rules they are", () => {
@@ -285,7 +296,7 @@ describe("the catalogue", () => {
         assert.isTrue(writes.every(({ namespace }) => namespace === Needs.probeNamespace))
       }
       for (const need of probe.needs) {
-        if (need._tag === "PathNeed") continue
+        if (need._tag !== "ResourceNeed") continue
         assert.notInclude(need.resource, "nodes/proxy", "get of nodes/proxy permits exec")
         assert.notInclude([need.verb, need.group, need.resource], "*")
       }

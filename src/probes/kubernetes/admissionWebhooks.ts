@@ -361,11 +361,11 @@ const configurations = Effect.fnUntraced(function*() {
   ]
 })
 
-/** Two lists in each namespace that serves webhooks, whatever their number. */
-const backendsOf = Effect.fnUntraced(function*(hooks: ReadonlyArray<Hook>) {
+/** What serves these references: two lists in each namespace they name, whatever their number. */
+export const backendsOf = Effect.fnUntraced(function*(references: ReadonlyArray<ServiceReference | undefined>) {
   const kube = yield* Kube
   const names = new Map<string, Set<string>>()
-  for (const { webhook: { clientConfig: { service } } } of hooks) {
+  for (const service of references) {
     if (service === undefined) continue
     names.set(service.namespace, (names.get(service.namespace) ?? new Set()).add(service.name))
   }
@@ -412,7 +412,7 @@ export const admissionWebhooks = Probe.make("k8s.admission.webhooks", {
   run: Effect.fnUntraced(function*(config: AdmissionWebhooksConfig) {
     const { probeNamespace } = yield* RunContext
     const hooks = yield* configurations()
-    const backends = yield* backendsOf(hooks)
+    const backends = yield* backendsOf(hooks.map(({ webhook }) => webhook.clientConfig.service))
     const kubeSystem = yield* labelsOfKubeSystem()
     const findings = hooks.flatMap(judge(config, { backends, kubeSystem, now: yield* ServerTime.nowOrOurs }))
     const tried = yield* Effect.all([
