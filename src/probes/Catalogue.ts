@@ -8,10 +8,12 @@ import { diskLatency } from "./infrastructure/diskLatency.ts"
 import { nodeResources } from "./infrastructure/nodeResources.ts"
 import { admissionWebhooks } from "./kubernetes/admissionWebhooks.ts"
 import { apiCrud } from "./kubernetes/apiCrud.ts"
+import { apiDeprecations } from "./kubernetes/apiDeprecations.ts"
 import { apiHealth } from "./kubernetes/apiHealth.ts"
 import { apiService } from "./kubernetes/apiService.ts"
 import { certExpiry } from "./kubernetes/certExpiry.ts"
 import { crdConversion } from "./kubernetes/crdConversion.ts"
+import { eventsStorm } from "./kubernetes/eventsStorm.ts"
 import { finalizersStuck } from "./kubernetes/finalizersStuck.ts"
 import { namespaceLifecycle } from "./kubernetes/namespaceLifecycle.ts"
 import { nodeReadiness } from "./kubernetes/nodeReadiness.ts"
@@ -31,10 +33,12 @@ export const catalogue: ReadonlyArray<AnyProbe> = [
   nodeResources,
   admissionWebhooks,
   apiCrud,
+  apiDeprecations,
   apiHealth,
   apiService,
   certExpiry,
   crdConversion,
+  eventsStorm,
   finalizersStuck,
   namespaceLifecycle,
   nodeReadiness,
