@@ -17,6 +17,7 @@ import { eventsStorm } from "./kubernetes/eventsStorm.ts"
 import { finalizersStuck } from "./kubernetes/finalizersStuck.ts"
 import { namespaceLifecycle } from "./kubernetes/namespaceLifecycle.ts"
 import { nodeReadiness } from "./kubernetes/nodeReadiness.ts"
+import { routesStatic } from "./kubernetes/routesStatic.ts"
 import { selfAccess } from "./kubernetes/selfAccess.ts"
 import { versionSkew } from "./kubernetes/versionSkew.ts"
 import { workloadsHealth } from "./kubernetes/workloadsHealth.ts"
@@ -42,6 +43,7 @@ export const catalogue: ReadonlyArray<AnyProbe> = [
   finalizersStuck,
   namespaceLifecycle,
   nodeReadiness,
+  routesStatic,
   selfAccess,
   versionSkew,
   workloadsHealth

@@ -13,7 +13,10 @@ const selector = part({
 
 const Container = Schema.Struct({ name: Schema.String, image: maybe(Schema.String) })
 
-const template = part({ spec: part({ containers: listOf(Container), initContainers: listOf(Container) }) })
+const template = part({
+  metadata: part({ labels: stringMap }),
+  spec: part({ containers: listOf(Container), initContainers: listOf(Container) })
+})
 
 /** With who wrote the object and when, which alone tells the age of its specification. */
 const metadata = Schema.Struct({

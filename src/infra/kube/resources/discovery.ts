@@ -1,6 +1,6 @@
 /** Kinds of `discovery.k8s.io/v1`. */
 import { Schema } from "effect"
-import { listOf, make, maybe, part } from "../KubeResource.ts"
+import { ObjectMeta, listOf, make, maybe, part, time } from "../KubeResource.ts"
 
 /**
  * Addresses behind a Service, a part of them in each slice; find a Service's slices by the label
@@ -12,6 +12,8 @@ export const EndpointSlice = make({
   plural: "endpointslices",
   scope: "Namespaced",
   fields: {
+    /** With when it was written, which alone tells since when its endpoints are as they are. */
+    metadata: Schema.Struct({ ...ObjectMeta.fields, managedFields: maybe(Schema.Array(Schema.Struct({ time }))) }),
     addressType: Schema.String,
     endpoints: listOf(Schema.Struct({
       addresses: listOf(Schema.String),
