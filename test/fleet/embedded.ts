@@ -18,6 +18,7 @@ export const start = Effect.fnUntraced(function*(probes: Readonly<Record<string,
     probes: Object.entries(probes).map(([name, spec]) => ({ name, labels: {}, spec })),
     own: [],
     profile: "observe",
+    workerImage: Option.none(),
     probeNamespace: Option.none(),
     state: Option.none(),
     apiPort: 0
