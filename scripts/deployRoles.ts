@@ -5,6 +5,7 @@
  * What probes need comes from the catalogue. The operators' own needs are stated here, each with its user.
  */
 import { NODE_KEY_SECRET } from "../src/agent/nodes/nodeAgents.ts"
+import { resourcesFor } from "../src/agent/Sweeper.ts"
 import { kinds } from "../src/domain/kinds/Kinds.ts"
 import { permits } from "../src/domain/Profile.ts"
 import { catalogue } from "../src/probes/Catalogue.ts"
@@ -39,8 +40,22 @@ const secret = (name: string) => [
 const events = (namespace: Needs.NeedNamespace) =>
   Needs.verbs(["create", "patch"], "events", { group: "events.k8s.io", namespace })
 
-/** What the agent's own probes do, up to the profile `standard`. */
-const prober = catalogue.filter(({ writes }) => permits("standard", writes)).flatMap(({ needs }) => needs)
+/** What the agent runs as it is installed. */
+const standard = catalogue.filter(({ writes }) => permits("standard", writes))
+
+/** What these do. */
+const prober = standard.flatMap(({ needs }) => needs)
+
+/** What the profile `full` adds: probes that make namespaces, and the sweeper of those. */
+const full = [
+  ...catalogue.filter(({ writes }) => writes === "cluster").flatMap(({ needs }) => needs),
+  ...Needs.verbs(["list", "delete"], "namespaces")
+]
+
+/** What the sweeper does with what they may leave behind. */
+const sweeper = resourcesFor(standard).flatMap(({ group, plural }) =>
+  Needs.verbs(["list", "delete"], plural, { ...here, group })
+)
 
 /** Whether a need is in the namespace of node agents, which is installed apart. */
 const isAtNodes = (need: Needs.Need): boolean => need._tag === "ResourceNeed" && need.namespace === NODE_AGENT_NAMESPACE
@@ -70,6 +85,7 @@ const agent = [
   ...Needs.create("secrets", here),
   // The original's `extra-config`, and what the sweeper looks for.
   ...Needs.verbs([...READ, ...WRITE], "configmaps", here),
+  ...sweeper,
   ...lease("kubeprober-agent"),
   ...nodeKey(Needs.probeNamespace),
   ...events(Needs.probeNamespace)
@@ -146,6 +162,7 @@ export const roleFiles: Readonly<Record<string, ReadonlyArray<Manifest>>> = {
     ...granted("kubeprober-agent", agent, "kubeprober-agent")
   ],
   "nodes/roles.yaml": granted("kubeprober-nodes", atNodes, "kubeprober-agent"),
+  "agent/components/profile-full/roles.yaml": granted("kubeprober-prober-full", full, "kubeprober-agent"),
   "agent/roles.yaml": granted("kubeprober-agent-identity", linkedAgent, "kubeprober-agent"),
   "agent/components/kube-access/roles.yaml": granted("kubeprober-kube-access", kubeAccess, "kubeprober-agent"),
   "master/roles.yaml": granted("kubeprober-master", master, "kubeprober-master")

@@ -29,7 +29,7 @@ import { randomSuffix } from "./RunScratch.ts"
 import * as Scheduler from "./Scheduler.ts"
 import { Standings } from "./Standings.ts"
 import { StatusWriter } from "./StatusWriter.ts"
-import * as Sweeping from "./Sweeping.ts"
+import { Sweeping } from "./Sweeping.ts"
 import * as Uplinking from "./Uplinking.ts"
 import { Watching } from "./Watching.ts"
 import { ownImage } from "./workers/ownImage.ts"
@@ -51,6 +51,8 @@ export interface StandaloneOptions {
   readonly version: string
   /** What probes may write; `standard` with resources, `observe` without. */
   readonly profile?: Profile | undefined
+  /** Ids of probes that may run whatever they write: the opt-in of whoever starts the agent. */
+  readonly named?: ReadonlySet<string> | undefined
   /** The image of worker pods; the agent's own when absent, where the agent is a pod of its cluster. */
   readonly workerImage?: string | undefined
   /** Where the key of node agents is mounted; its usual place when absent. */
@@ -100,6 +102,7 @@ const working = (options: StandaloneOptions, outbox: "kept" | "none") => {
         available,
         probeNamespace,
         profile: profileOf(options),
+        named: options.named ?? new Set(),
         inside: mode === "resources",
         world
       })))),
@@ -111,7 +114,9 @@ const working = (options: StandaloneOptions, outbox: "kept" | "none") => {
         ? ProbeStore.layerKubernetes({ namespace: probeNamespace, available })
         : ProbeStore.layerMemory({ available }),
       options.jobs ?? NoJobs.layer,
-      profileOf(options) === "observe" ? Layer.empty : Sweeping.layer({ namespace: probeNamespace })
+      profileOf(options) === "observe" && (options.named ?? new Set()).size === 0
+        ? Sweeping.layerNone
+        : Sweeping.layer({ namespace: probeNamespace, available })
     )),
     Layer.provideMerge(Layer.mergeAll(ClusterFacts.layer({ version: options.version }), kept)),
     Layer.provideMerge(KubeHttp.layer(options.connection))

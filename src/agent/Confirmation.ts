@@ -10,6 +10,7 @@
  * | a new fault           | could not look, even if    | the second, and UNKNOWN CONFIRMATION_FAILED that quotes the |
  * |                       | only at a part, or was not | first: neither confirmed nor hidden                         |
  * |                       | made for want of time      |                                                             |
+ * | a new fault           | another of the same object | the second: the object is bad, and by now so                |
  * | also one that stands  | could not look             | that fault too: what was seen stays seen                    |
  *
  * A fault is its code and its object. One that could not be confirmed stands from then on (see `CheckerState`), so the
@@ -52,6 +53,9 @@ const confirmationFailed = (fault: Finding, why: string): Finding =>
     ...quote(fault)
   })
 
+/** The object of a finding, whatever is said of it; without one, what is said. */
+const objectOf = ({ code, subject }: Finding): string => keyOf(subject === undefined ? { code } : { code: "", subject })
+
 /** Why there was no second look, in the place of one. */
 export type Second = Report | { readonly impossible: string }
 
@@ -64,12 +68,13 @@ export const conclude = (
   const made = "impossible" in second ? undefined : second
   const seen = made?.findings ?? []
   const again = new Set(seen.filter(isRed).map(keyOf))
+  const objects = new Set(seen.filter(isRed).map(objectOf))
   const blind = "impossible" in second ? second.impossible : seen.find(({ status }) => status === "UNKNOWN")?.code
-  const missing = faults.filter((fault) => !again.has(keyOf(fault)))
+  const missing = faults.filter((fault) => !again.has(keyOf(fault)) && !objects.has(objectOf(fault)))
   const missed = new Set(missing.map(keyOf))
   // What stands or was confirmed by the probe itself was seen; a second look takes it back only when it could see it.
   const kept = first.findings.filter((finding) =>
-    isRed(finding) && !again.has(keyOf(finding)) && !missed.has(keyOf(finding)) &&
+    isRed(finding) && !again.has(keyOf(finding)) && !objects.has(objectOf(finding)) && !missed.has(keyOf(finding)) &&
     (blind !== undefined || confirmsItself(confirm, finding.code))
   )
   const quoted = missing.map((fault) => blind === undefined ? notConfirmed(fault) : confirmationFailed(fault, blind))

@@ -6,7 +6,7 @@
  */
 import { Cause, Context, DateTime, Duration, Effect, Exit, Layer, Option, Result, Semaphore } from "effect"
 import type { ProbeLayer } from "../domain/ProbeLayer.ts"
-import { type Profile, permits } from "../domain/Profile.ts"
+import { type Profile, mayRun, permits } from "../domain/Profile.ts"
 import * as Report from "../domain/Report.ts"
 import type { RunId, RunRecord, Trigger } from "../domain/Run.ts"
 import { Kube } from "../infra/kube/Kube.ts"
@@ -20,6 +20,7 @@ import type { ProbeWorld } from "./ProbeWorld.ts"
 import * as Round from "./Round.ts"
 import { Standings } from "./Standings.ts"
 import { StatusWriter } from "./StatusWriter.ts"
+import { Sweeping } from "./Sweeping.ts"
 
 /** Checks that run at a time inside the agent, by their schedule; as many again when people ask, and on changes. */
 const CHECKS_AT_ONCE = 8
@@ -57,6 +58,8 @@ export interface ExecutionOptions {
   readonly probeNamespace: string
   /** What probes may write. */
   readonly profile: Profile
+  /** Ids of probes that may run whatever they write. */
+  readonly named: ReadonlySet<string>
   /** Whether the agent runs in the cluster, with a ServiceAccount made for it. */
   readonly inside: boolean
   /** What probes use besides the API. */
@@ -69,7 +72,7 @@ export class Execution extends Context.Service<Execution, {
 }>()("kubeprober/agent/Execution") {
   static readonly layer = (
     options: ExecutionOptions
-  ): Layer.Layer<Execution, never, Kube | JobRunner | Outbox | Standings | StatusWriter> =>
+  ): Layer.Layer<Execution, never, Kube | JobRunner | Outbox | Standings | StatusWriter | Sweeping> =>
     Layer.effect(Execution, make(options))
 }
 
@@ -85,6 +88,7 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
   const outbox = yield* Outbox
   const standings = yield* Standings
   const writer = yield* StatusWriter
+  const sweeping = yield* Sweeping
   const scheduled = yield* Semaphore.make(CHECKS_AT_ONCE)
   const asked = yield* Semaphore.make(CHECKS_AT_ONCE)
   const changes = yield* Semaphore.make(CHECKS_AT_ONCE)
@@ -102,9 +106,10 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
       }))
 
   const forbidden = (check: Check): Report.Finding | undefined =>
-    permits(options.profile, check.probe.writes) ? undefined : checkerCodes.ACCESS_MISSING({
+    mayRun(check.probe, options) ? undefined : checkerCodes.ACCESS_MISSING({
       message: `not run: ${check.probe.id} writes (${check.probe.writes}) and this agent's profile is ` +
-        `${options.profile}; give the agent a profile that permits it, or leave the check out here`,
+        `${options.profile}; start the agent with --allow ${check.probe.id} or a profile that permits it, or leave the ` +
+        "check out here",
       evidence: { writes: check.probe.writes, profile: options.profile }
     })
 
@@ -142,7 +147,8 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
       context: {
         runId: run,
         probeNamespace: options.probeNamespace,
-        expiresAt: DateTime.addDuration(startedAt, Duration.sum(deadline, SWEEP_GRACE))
+        expiresAt: DateTime.addDuration(startedAt, Duration.sum(deadline, SWEEP_GRACE)),
+        leftovers: yield* sweeping.leftovers
       },
       concurrency: CHECKS_OF_ONE,
       world: options.world,

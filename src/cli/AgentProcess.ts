@@ -5,7 +5,7 @@ import * as KubernetesJobs from "../agent/jobs/KubernetesJobs.ts"
 import type { Profile } from "../domain/Profile.ts"
 import { catalogue } from "../probes/Catalogue.ts"
 import type { Address } from "./commands/flags.ts"
-import { Failure } from "./Failure.ts"
+import { Failure, closest } from "./Failure.ts"
 import * as OneCluster from "./OneCluster.ts"
 import * as Plan from "./Plan.ts"
 import { version } from "./version.ts"
@@ -17,6 +17,8 @@ export interface AgentProcessOptions extends OneCluster.OneClusterOptions {
   readonly store: "resources" | "memory"
   readonly namespace: string
   readonly profile: Option.Option<Profile>
+  /** Ids of probes that may run whatever they write. */
+  readonly allow: ReadonlyArray<string>
   /** None: the agent's own, where it is a pod. */
   readonly workerImage: Option.Option<string>
   readonly modules: ReadonlyArray<string>
@@ -44,6 +46,17 @@ const joinToken = Effect.fnUntraced(function*(file: string) {
 export const run = Effect.fn("AgentProcess.run")(function*(options: AgentProcessOptions) {
   const connection = yield* OneCluster.connection(options)
   const own = (yield* Effect.forEach(options.modules, Plan.loadModule)).flat()
+  const available = [...catalogue, ...own.map(({ probe }) => probe)]
+  const ids = available.map(({ id }) => id)
+  const stranger = options.allow.find((id) => !ids.includes(id))
+  if (stranger !== undefined) {
+    const near = closest(stranger, ids)
+    return yield* new Failure({
+      reason: `--allow ${stranger}: there is no such probe${
+        near.length === 0 ? "" : `; did you mean ${near.join(" or ")}?`
+      }`
+    })
+  }
   const token = Option.isSome(options.joinTokenFile) ? yield* joinToken(options.joinTokenFile.value) : Option.none()
   yield* Effect.logInfo("the agent starts").pipe(Effect.annotateLogs({
     cluster: connection.server,
@@ -55,7 +68,8 @@ export const run = Effect.fn("AgentProcess.run")(function*(options: AgentProcess
     probeNamespace: options.namespace,
     mode: options.store,
     stateFolder: options.state,
-    available: [...catalogue, ...own.map(({ probe }) => probe)],
+    available,
+    named: new Set(options.allow),
     version,
     ...Option.match(options.workerImage, { onNone: () => ({}), onSome: (workerImage) => ({ workerImage }) }),
     ...Option.match(options.profile, { onNone: () => ({}), onSome: (profile) => ({ profile }) }),

@@ -48,6 +48,9 @@ const EXPIRY = { minutes: 15 }
 /** Under this name is told that the namespace of a run could not be removed. */
 const NAMESPACE_CLEANUP = "probe-namespace/cleanup"
 
+/** And under this one what earlier runs left behind and could not be removed either. */
+const SWEEP = "sweep"
+
 /** A server that does not tell its version in this time gets no preparation either: its health is judged by a probe. */
 const VERSION_TIMEOUT = "4 seconds"
 
@@ -155,18 +158,17 @@ const checkCluster = Effect.fn("CheckClusters.checkCluster")(function*(options: 
     if (!anyWrites || Option.isNone(yield* Fiber.join(version))) return yield* round(chosen)
     const swept = yield* Sweeper.sweep({}).pipe(Effect.orElseSucceed(() => []))
     yield* Effect.forEach(swept, (object) => tell({ _tag: "Swept", cluster, swept: object }))
-    if (Option.isSome(options.probeNamespace)) return yield* round(chosen)
-    const { leftovers, reports } = yield* inNamespace
-    const findings = yield* leftovers
-    if (findings.length === 0) return reports
-    const report = Report.fromFindings({
-      checker: NAMESPACE_CLEANUP,
-      findings,
-      summary: "",
-      startedAt,
-      duration: Duration.toMillis(DateTime.distance(startedAt, yield* DateTime.now))
-    })
-    return [...reports, { probe: NAMESPACE_CLEANUP, layer: "kubernetes" as const, ...report }]
+    const { leftovers, reports } = Option.isSome(options.probeNamespace)
+      ? { reports: yield* round(chosen), leftovers: Effect.succeed([]) }
+      : yield* inNamespace
+    const duration = Duration.toMillis(DateTime.distance(startedAt, yield* DateTime.now))
+    const left = (checker: string, findings: ReadonlyArray<Report.Finding>): ReadonlyArray<CheckerResult> =>
+      findings.length === 0 ? [] : [{
+        probe: checker,
+        layer: "kubernetes" as const,
+        ...Report.fromFindings({ checker, findings, summary: "", startedAt, duration })
+      }]
+    return [...reports, ...left(NAMESPACE_CLEANUP, yield* leftovers), ...left(SWEEP, Sweeper.leftovers(swept))]
   })
 
   const reports = yield* look

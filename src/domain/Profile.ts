@@ -2,7 +2,9 @@
  * What a probe writes, and which of that an operator lets it do.
  *
  * `nothing` and `dry-run` store no object; `namespace` writes into the probe namespace only; `cluster` creates
- * cluster-scoped objects; `middleware` writes data into a service of the user's. The last two are opt-in by name.
+ * cluster-scoped objects; `middleware` writes data into a service of the user's. The last two are opt-in by name: of who
+ * runs `kubeprober check --probe ID`, or of who starts the agent with `--allow ID`. That a Probe names a check is no such
+ * opt-in, because Probes may come from a master whose people have no say over the cluster or its services.
  */
 import { Schema } from "effect"
 
@@ -22,3 +24,9 @@ const permitted: Record<Profile, ReadonlySet<WriteLevel>> = {
 
 /** Whether `profile` lets a probe of this write level run without being named. */
 export const permits = (profile: Profile, level: WriteLevel): boolean => permitted[profile].has(level)
+
+/** Whether a probe may run: by the profile, or because it is named. */
+export const mayRun = (
+  probe: { readonly id: string; readonly writes: WriteLevel },
+  by: { readonly profile: Profile; readonly named: ReadonlySet<string> }
+): boolean => permits(by.profile, probe.writes) || by.named.has(probe.id)

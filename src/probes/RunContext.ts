@@ -1,5 +1,6 @@
 /** What a probe may know of the run it is part of. */
 import { Context, type DateTime } from "effect"
+import type { Finding } from "../domain/Report.ts"
 import type { Need } from "./Needs.ts"
 
 /** A probe that is run together with others, as far as those may know it. */
@@ -19,4 +20,6 @@ export class RunContext extends Context.Service<RunContext, {
   readonly plan?: ReadonlyArray<Planned>
   /** What this checker said last and stands, as `Report.keyOf` names it; see `Hysteresis`. Nothing when it is not known. */
   readonly standing?: ReadonlySet<string>
+  /** What runs that died have left behind and the sweeper cannot remove. */
+  readonly leftovers?: ReadonlyArray<Finding>
 }>()("kubeprober/probes/RunContext") {}

@@ -64,6 +64,13 @@ describe("two looks", () => {
     assert.deepStrictEqual([other.status, codes(other)], ["WARN", ["B /Pod/y", "NOT_CONFIRMED /Pod/x"]])
   })
 
+  it("are the second when an object has only got worse, or better but not well", () => {
+    for (const [first, second] of [["B", "A"], ["A", "B"]] as const) {
+      const { said } = both(look([{ code: first, on: "x" }]), look([{ code: second, on: "x" }]))
+      assert.deepStrictEqual(codes(said), [`${second} /Pod/x`])
+    }
+  })
+
   it("neither confirm nor hide what the second could not look at", () => {
     for (const second of [look([{ code: "D", on: "" }]), { impossible: "no time" }]) {
       const { said } = both(look([red]), second)
@@ -137,7 +144,14 @@ describe("two looks", () => {
             finding
           ) => keyOf({ ...finding, code: String(finding.evidence?.["code"]) }))
         )
-        for (const fault of faults) assert.isTrue(redKeys(said).has(keyOf(fault)) || quoted.has(keyOf(fault)))
+        for (const fault of faults) {
+          assert.isTrue(
+            redKeys(said).has(keyOf(fault)) || quoted.has(keyOf(fault)) ||
+              said.findings.some((finding) =>
+                isRed(finding) && finding.subject !== undefined && finding.subject.name === fault.subject?.name
+              )
+          )
+        }
         assert.isTrue(Status.isAtLeast(said.status, second.status))
         assert.notStrictEqual(said.status, "PASS")
         // A blind look never makes red less than UNKNOWN.

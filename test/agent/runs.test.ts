@@ -2,15 +2,18 @@
 import { assert, describe, it, layer } from "@effect/vitest"
 import { DateTime, Effect, Option } from "effect"
 import * as ProbeNamespace from "../../src/agent/ProbeNamespace.ts"
+import * as Round from "../../src/agent/Round.ts"
 import * as RunScratch from "../../src/agent/RunScratch.ts"
 import * as Sweeper from "../../src/agent/Sweeper.ts"
 import { Kube } from "../../src/infra/kube/Kube.ts"
 import { Forbidden, KubeError, type KubeErrorReason, ServerFault, Unreachable } from "../../src/infra/kube/KubeError.ts"
 import type { KubeObject, KubeResource } from "../../src/infra/kube/KubeResource.ts"
 import { ConfigMap, Namespace, Service } from "../../src/infra/kube/resources/core.ts"
+import { catalogue } from "../../src/probes/Catalogue.ts"
+import { selfAccess } from "../../src/probes/kubernetes/selfAccess.ts"
 import * as Needs from "../../src/probes/Needs.ts"
 import * as Outcome from "../../src/probes/Outcome.ts"
-import type * as Probe from "../../src/probes/Probe.ts"
+import * as Probe from "../../src/probes/Probe.ts"
 import * as Retry from "../../src/probes/Retry.ts"
 import { EXPIRES_ANNOTATION, RUN_LABEL, Scratch } from "../../src/probes/Scratch.ts"
 import { PROBE_NAMESPACE, TestCluster, eventually } from "../clusters/TestCluster.ts"
@@ -259,6 +262,68 @@ describe("runs", () => {
         const swept = yield* Sweeper.sweep({ namespace: PROBE_NAMESPACE }).pipe(Effect.provideService(Kube, lister))
         assert.deepStrictEqual(swept.map(({ error, name }) => [name, error?.reason._tag]), [["stays", "Forbidden"]])
         yield* kube.delete(ConfigMap, { name: "stays", namespace: PROBE_NAMESPACE })
+      }))
+
+    it.effect("what the sweeper cannot remove is told, with who holds it, and reported by k8s.self.access", () =>
+      Effect.gen(function*() {
+        const { kube } = yield* TestCluster
+        const metadata = {
+          name: "held",
+          namespace: PROBE_NAMESPACE,
+          labels: { [RUN_LABEL]: "dead" },
+          annotations: { [EXPIRES_ANNOTATION]: "2020-01-01T00:00:00Z" },
+          finalizers: ["test.example/stay"]
+        }
+        yield* kube.create(ConfigMap, { metadata })
+        const sweep = Sweeper.sweep({ namespace: PROBE_NAMESPACE, resources: [ConfigMap] })
+        assert.deepStrictEqual(Sweeper.leftovers(yield* sweep), [], "its deletion has only begun")
+        const later = Effect.map(
+          sweep,
+          (swept) => Sweeper.leftovers(swept.map((one) => ({ ...one, held: ["test.example/stay"] })))
+        )
+        const [finding] = yield* later
+        assert.strictEqual(finding?.status, "UNKNOWN")
+        assert.strictEqual(finding?.blame, "checker")
+        assert.include(finding?.message, "held, left by run dead, is still there: it is being deleted and waits for")
+        assert.deepStrictEqual(finding?.subject, { kind: "ConfigMap", name: "held", namespace: PROBE_NAMESPACE })
+        const [result] = yield* Round.run({
+          checks: [Probe.toCheck(selfAccess)],
+          context: {
+            runId: "r",
+            probeNamespace: PROBE_NAMESPACE,
+            expiresAt: yield* DateTime.now,
+            leftovers: finding === undefined ? [] : [finding]
+          },
+          concurrency: 1,
+          onEvent: () => Effect.void
+        }).pipe(Effect.provideService(Kube, kube))
+        assert.isTrue(
+          result?.report.findings.some(({ code, status }) => code === "CLEANUP_FAILED" && status === "UNKNOWN")
+        )
+        yield* kube.patch(ConfigMap, { name: "held", namespace: PROBE_NAMESPACE }, { metadata: { finalizers: null } })
+      }))
+
+    it.effect("a Secret goes with the ConfigMap that owns it, for nobody may list Secrets", () =>
+      Effect.gen(function*() {
+        const { apply, kube, kubectl } = yield* TestCluster
+        const dead = {
+          namespace: PROBE_NAMESPACE,
+          labels: { [RUN_LABEL]: "dead" },
+          annotations: { [EXPIRES_ANNOTATION]: "2020-01-01T00:00:00Z" }
+        }
+        const { metadata: { uid } } = yield* kube.create(ConfigMap, { metadata: { ...dead, name: "owner" } })
+        yield* apply({
+          apiVersion: "v1",
+          kind: "Secret",
+          metadata: {
+            ...dead,
+            name: "owned",
+            ownerReferences: [{ apiVersion: "v1", kind: "ConfigMap", name: "owner", uid }]
+          }
+        })
+        const swept = yield* Sweeper.sweep({ namespace: PROBE_NAMESPACE, resources: Sweeper.resourcesFor(catalogue) })
+        assert.deepStrictEqual(swept.map(({ kind, name }) => `${kind} ${name}`), ["ConfigMap owner"])
+        yield* eventually(kubectl("get", "secrets", "-n", PROBE_NAMESPACE, "-o", "name"), (names) => names === "")
       }))
 
     it.effect("a kind that cannot be listed does not stop the sweeper, unless it is all of them", () =>

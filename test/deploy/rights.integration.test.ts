@@ -8,11 +8,13 @@ import { parseAllDocuments, stringify } from "yaml"
 import { root } from "../../scripts/bundle.ts"
 import { roleFiles } from "../../scripts/deployRoles.ts"
 import { sweep } from "../../src/agent/Sweeper.ts"
+import { workerPod } from "../../src/agent/workers/manifest.ts"
 import { permits } from "../../src/domain/Profile.ts"
 import { Kube } from "../../src/infra/kube/Kube.ts"
+import type { KubeError } from "../../src/infra/kube/KubeError.ts"
 import { whileLeading } from "../../src/infra/kube/LeaderElection.ts"
 import { SelfSubjectAccessReview } from "../../src/infra/kube/resources/authorization.ts"
-import { ConfigMap } from "../../src/infra/kube/resources/core.ts"
+import { ConfigMap, Namespace } from "../../src/infra/kube/resources/core.ts"
 import { Cluster, Probe, ProbeStatus } from "../../src/infra/kube/resources/kubeprober.ts"
 import { CertificateAuthority } from "../../src/infra/pki/CertificateAuthority.ts"
 import { CREDENTIAL as AGENT } from "../../src/infra/pki/ClusterIdentity.ts"
@@ -21,6 +23,7 @@ import { JoinTokenStore } from "../../src/infra/pki/JoinTokens.ts"
 import * as JoinTokensSecrets from "../../src/master/membership/JoinTokensSecrets.ts"
 import { MemberStore } from "../../src/master/membership/MemberStore.ts"
 import { catalogue } from "../../src/probes/Catalogue.ts"
+import { namespaceLifecycle } from "../../src/probes/kubernetes/namespaceLifecycle.ts"
 import { selfAccess } from "../../src/probes/kubernetes/selfAccess.ts"
 import { configure } from "../../src/probes/Probe.ts"
 import { TestCluster, eventually, reasonOf } from "../clusters/TestCluster.ts"
@@ -335,6 +338,149 @@ layer(TestCluster.layer({ name: "deploy" }), { excludeTestServices: true, timeou
           yield* editor.delete(Probe, probe.metadata)
         }),
       60_000
+    )
+
+    it.effect(
+      "let an agent store nothing outside of its namespace, whatever is bound to it, and dry runs pass",
+      () =>
+        Effect.gen(function*() {
+          const { apply: applyManifest, kubectl } = yield* TestCluster
+          const folder = yield* temporaryFolder
+          const binding = {
+            apiVersion: "rbac.authorization.k8s.io/v1",
+            kind: "ClusterRoleBinding",
+            metadata: { name: "too-much" },
+            roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: "cluster-admin" },
+            subjects: [{ kind: "ServiceAccount", name: "kubeprober-agent", namespace: "kubeprober" }]
+          }
+          yield* applyManifest(binding)
+          yield* Effect.addFinalizer(() => kubectl("delete", "clusterrolebinding", "too-much"))
+          const kube = yield* as("kubeprober-agent")
+          const metadata = { name: "mine", namespace: "default" }
+          const elsewhere = kube.create(ConfigMap, { metadata, data: {} })
+          const deniedBy = (effect: Effect.Effect<unknown, KubeError>) =>
+            Effect.map(reasonOf(effect), (reason) => reason?._tag === "AdmissionDenied" ? reason.detail : reason?._tag)
+          // The policy and the binding take effect within seconds of being stored.
+          const refused = yield* eventually(
+            Effect.ensuring(
+              deniedBy(elsewhere),
+              Effect.ignore(kubectl("delete", "configmap", "mine", "--ignore-not-found"))
+            ),
+            (detail) => detail !== undefined && detail.includes("stores nothing outside")
+          )
+          assert.include(refused, "CREATE configmaps default/mine")
+          assert.isUndefined(yield* deniedBy(kube.create(ConfigMap, { metadata, data: {} }, { dryRun: true })))
+
+          const ca = { name: "kube-root-ca.crt", namespace: "default" }
+          for (
+            const write of [
+              kube.patch(ConfigMap, ca, { data: { extra: "x" } }),
+              kube.delete(ConfigMap, ca),
+              kube.apply(ConfigMap, { metadata: ca, data: { extra: "x" } }, { force: true }),
+              kube.create(Namespace, { metadata: { name: "kubeprober-namespace-x" } }),
+              kube.delete(Namespace, { name: "kubeprober" })
+            ]
+          ) assert.include(yield* deniedBy(write), "stores nothing outside")
+          assert.isUndefined(yield* deniedBy(kube.patch(ConfigMap, ca, { data: { extra: "x" } }, { dryRun: true })))
+
+          // At home it writes as ever, and others are not concerned.
+          const home = { name: "mine", namespace: "kubeprober" }
+          assert.isUndefined(yield* deniedBy(kube.create(ConfigMap, { metadata: home, data: {} })))
+          assert.isUndefined(yield* deniedBy(kube.delete(ConfigMap, home)))
+          yield* kubectl("create", "configmap", "others", "-n", "default")
+
+          const own = join(folder, "full")
+          mkdirSync(own)
+          const from = (path: string) => relative(own, deploy(path))
+          writeFileSync(
+            join(own, "kustomization.yaml"),
+            stringify({
+              apiVersion: "kustomize.config.k8s.io/v1beta1",
+              kind: "Kustomization",
+              resources: [from("standalone")],
+              components: [from("agent/components/profile-full")]
+            })
+          )
+          const rendered = yield* kubectl("kustomize", own)
+          assert.include(rendered, "--profile=full")
+          yield* kubectl("apply", "--server-side", "--force-conflicts", "--validate=strict", "-k", own)
+          yield* eventually(
+            deniedBy(kube.create(Namespace, { metadata: { name: "kubeprober-namespace-x" } })),
+            (detail) => detail === undefined
+          )
+          assert.isUndefined(yield* deniedBy(kube.delete(Namespace, { name: "kubeprober-namespace-x" })))
+          assert.include(
+            yield* deniedBy(kube.create(Namespace, { metadata: { name: "other" } })),
+            "stores nothing outside"
+          )
+          assert.include(yield* deniedBy(elsewhere), "stores nothing outside")
+          yield* kubectl("delete", "clusterrolebinding", "too-much")
+
+          // With exactly its own rights the agent runs the probe that needs them.
+          const { round } = yield* TestCluster
+          const [lifecycle] = yield* round([namespaceLifecycle], { as: kube, namespace: "kubeprober" })
+          assert.strictEqual(lifecycle?.report.status, "PASS", lifecycle?.report.message)
+          yield* kubectl("delete", "clusterrolebinding,clusterrole", "kubeprober-prober-full")
+          yield* apply("standalone")
+        }),
+      180_000
+    )
+
+    it.effect(
+      "bound what probes hold, and admit the worker pods whatever a LimitRange demands",
+      () =>
+        Effect.gen(function*() {
+          const { apply: applyManifest, cluster, kubectl } = yield* TestCluster
+          const quotas = yield* kubectl("get", "resourcequotas", "-n", "kubeprober", "-o", "name")
+          assert.deepStrictEqual(quotas.trim().split("\n").sort(), [
+            "resourcequota/kubeprober-probes",
+            "resourcequota/kubeprober-workers"
+          ])
+          yield* applyManifest({
+            apiVersion: "v1",
+            kind: "LimitRange",
+            metadata: { name: "strict", namespace: "kubeprober" },
+            spec: {
+              limits: [{
+                type: "Container",
+                default: { cpu: "500m", memory: "256Mi" },
+                defaultRequest: { cpu: "50m", memory: "64Mi" },
+                max: { cpu: "1", memory: "512Mi" },
+                min: { cpu: "5m", memory: "16Mi" }
+              }]
+            }
+          })
+          yield* Effect.addFinalizer(() => kubectl("delete", "limitrange", "strict", "-n", "kubeprober"))
+          const pod = (name: string) => ({
+            apiVersion: "v1",
+            kind: "Pod",
+            ...workerPod({ name, namespace: "kubeprober", place: {}, task: "{}", deadlineSeconds: 60 }, {
+              image: "example.com/kubeprober:test"
+            })
+          })
+          const created = cluster.kubectl(["create", "--dry-run=server", "-f", "-"], {
+            stdin: JSON.stringify(pod("w"))
+          })
+          assert.include(yield* Effect.orDie(created), "created (server dry run)")
+          // The quota counts worker pods, and only those.
+          yield* kubectl(
+            "patch",
+            "resourcequota",
+            "kubeprober-workers",
+            "-n",
+            "kubeprober",
+            "-p",
+            "{\"spec\":{\"hard\":{\"pods\":\"0\"}}}"
+          )
+          const refused = yield* eventually(Effect.flip(created), ({ message }) => message.includes("exceeded quota"))
+          assert.include(refused.message, "kubeprober-workers")
+          const endless = cluster.kubectl(["create", "--dry-run=server", "-f", "-"], {
+            stdin: JSON.stringify(pod("endless"), (key, value) => key === "activeDeadlineSeconds" ? undefined : value)
+          })
+          assert.include(yield* Effect.orDie(endless), "created (server dry run)")
+          yield* apply("standalone")
+        }),
+      120_000
     )
 
     it.effect("deny what nobody needs", () =>

@@ -7,7 +7,7 @@
 import { Clock, DateTime, Duration, Effect, Redacted, Ref, Result, Schedule, Schema, Stream } from "effect"
 import type { KubeError } from "../../infra/kube/KubeError.ts"
 import { make as makeResource } from "../../infra/kube/KubeResource.ts"
-import { Pod } from "../../infra/kube/resources/core.ts"
+import { ConfigMap, Pod } from "../../infra/kube/resources/core.ts"
 import { Event } from "../../infra/kube/resources/events.ts"
 import { RUN_LABEL } from "../../probes/Scratch.ts"
 import type { Task } from "../../probes/workers/Task.ts"
@@ -95,8 +95,14 @@ export const make = (settings: WorkerSettings) =>
     const secret = yield* Effect.cached(Effect.gen(function*() {
       const token = yield* randomToken
       const name = yield* scratch.name("worker")
+      // Nobody lists Secrets, so the sweeper cannot find one: it goes with this, which it can.
+      const { metadata: { uid = "" } } = yield* scratch.create(ConfigMap, { metadata: { name, namespace } })
       yield* scratch.create(Secret, {
-        metadata: { name, namespace },
+        metadata: {
+          name,
+          namespace,
+          ownerReferences: [{ apiVersion: "v1", kind: "ConfigMap", name, uid }]
+        },
         stringData: { [TOKEN_KEY]: Redacted.value(token) }
       })
       return { name, token }

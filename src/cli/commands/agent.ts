@@ -48,6 +48,7 @@ export const agent = Command.make(
       Flag.withDescription("What probes may write: standard when there are resources of ours, else observe"),
       Flag.optional
     ),
+    allow: flags.allow,
     workerImage: flags.workerImage,
     modules: flags.modules,
     state: flags.stateFolder("agent"),

@@ -39,6 +39,13 @@ export const only = list("probe").pipe(
   Flag.withMetavar("ID")
 )
 
+export const allow = list("allow").pipe(
+  Flag.withDescription(
+    "Ids of probes that may run whatever they write; that a Probe names one does not yet permit it"
+  ),
+  Flag.withMetavar("ID")
+)
+
 export const except = list("skip").pipe(
   Flag.withDescription("Leave these out, by id, or by prefix with a trailing *"),
   Flag.withMetavar("ID")

@@ -97,7 +97,7 @@ export const judgePowers = (powers: ReadonlyArray<string>, strict: boolean): Rea
 
 const run = Effect.fnUntraced(function*(config: Config) {
   const kube = yield* Kube
-  const { plan = [], probeNamespace } = yield* RunContext
+  const { leftovers = [], plan = [], probeNamespace } = yield* RunContext
   const needs = plan.flatMap((probe) => probe.needs)
   const missing = yield* Preflight.missing(needs, probeNamespace)
 
@@ -121,7 +121,7 @@ const run = Effect.fnUntraced(function*(config: Config) {
   return Outcome.make(
     `all ${new Set(needs.map((need) => Needs.describe(need, probeNamespace))).size} permissions of ${plan.length} ` +
       `${plan.length === 1 ? "probe" : "probes"} are granted, and none that is too much`,
-    [...judgeMissing(missing, plan, probeNamespace), ...judgePowers(powers, config.strict)]
+    [...judgeMissing(missing, plan, probeNamespace), ...judgePowers(powers, config.strict), ...leftovers]
   )
 })
 
@@ -130,7 +130,7 @@ const MAXIMUM_QUOTED = 3
 
 export const selfAccess = Probe.make("k8s.self.access", {
   layer: "kubernetes",
-  proves: "The prober holds every permission its plan needs, and no dangerous one besides.",
+  proves: "The prober holds every permission its plan needs, no dangerous one besides, and can remove what it made.",
   writes: "nothing",
   // Every authenticated user may ask about itself (ClusterRole system:basic-user); nothing is stored.
   needs: [

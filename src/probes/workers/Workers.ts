@@ -15,6 +15,7 @@ import type { Task } from "./Task.ts"
 export const needs: ReadonlyArray<Needs.Need> = [
   ...Needs.verbs(["create", "get", "list", "watch", "delete"], "pods", { namespace: Needs.probeNamespace }),
   ...Needs.verbs(["create", "delete"], "secrets", { namespace: Needs.probeNamespace }),
+  ...Needs.verbs(["create", "delete"], "configmaps", { namespace: Needs.probeNamespace }),
   ...Needs.list("events", { group: "events.k8s.io", namespace: Needs.probeNamespace })
 ]
 
