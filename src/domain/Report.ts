@@ -117,6 +117,17 @@ const cleanFinding = ({ evidence, message, subject, ...finding }: Finding): Find
   ...(evidence === undefined ? {} : { evidence: cleanEvidence(evidence) })
 })
 
+/**
+ * The two questions kept apart, whatever a probe of anyone's says: a checker's own fault is UNKNOWN, never WARN or ERROR,
+ * and UNKNOWN is nobody else's.
+ */
+const apart = (finding: Finding): Finding =>
+  finding.status === "UNKNOWN"
+    ? { ...finding, blame: "checker" }
+    : finding.blame === "checker" && Status.isAtLeast(finding.status, "WARN")
+    ? { ...finding, status: "UNKNOWN" }
+    : finding
+
 const isDecisive = (finding: Finding): boolean => finding.status !== "PASS"
 
 /**
@@ -134,7 +145,7 @@ export const fromFindings = (options: {
   readonly startedAt: Report["startedAt"]
   readonly duration: number
 }): Report => {
-  const findings = Array.sort(options.findings, findingOrder).map(cleanFinding)
+  const findings = Array.sort(options.findings.map(apart), findingOrder).map(cleanFinding)
   const first = findings.find(isDecisive)
   const others = findings.filter(isDecisive).length - 1
   return {

@@ -9,7 +9,7 @@ import * as KubeConnection from "../../src/infra/kube/KubeConnection.ts"
 import { Probe, ProbeStatus } from "../../src/infra/kube/resources/kubeprober.ts"
 import type { LocalCluster } from "../../src/local/LocalCluster.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
-import { brittle, steady } from "./agentProbes.ts"
+import { brittle, shaky, steady } from "./agentProbes.ts"
 
 const NAMESPACE = "kubeprober"
 const crds = new URL("../../crds/", import.meta.url)
@@ -40,7 +40,7 @@ const startAgent: Effect.Effect<void, unknown, TestCluster | Scope.Scope | FileS
       probeNamespace: NAMESPACE,
       mode: "resources",
       stateFolder,
-      available: [steady, brittle],
+      available: [steady, brittle, shaky],
       version: "test"
     })))
   }
@@ -110,6 +110,53 @@ describe("standalone", () => {
         const after = yield* statusOf("mixed")
         assert.deepStrictEqual(after?.spec?.checkers?.map(({ name }) => name), ["steady"])
         yield* kubectl("delete", "kp", "mixed", "-n", NAMESPACE)
+      }).pipe(Effect.scoped))
+
+    it.effect("what is broken and healed again and again is WARN FLAPPING, over a restart too", () =>
+      Effect.gen(function*() {
+        yield* install
+        const { apply, kubectl, kube } = yield* TestCluster
+        // Broken and healed for real: the Deployment is without a pod by its replicas, and the probe reads it anew each time.
+        yield* apply({
+          apiVersion: "apps/v1",
+          kind: "Deployment",
+          metadata: { name: "shaky", namespace: NAMESPACE },
+          spec: {
+            replicas: 0,
+            selector: { matchLabels: { app: "shaky" } },
+            template: {
+              metadata: { labels: { app: "shaky" } },
+              spec: { containers: [{ name: "main", image: "example.com/none" }] }
+            }
+          }
+        })
+        yield* apply(probeOf("shaky", { checks: [{ name: "shaky", use: "test.shaky" }], policy: { interval: "1s" } }))
+        const shown = Effect.map(statusOf("shaky"), (found) => found?.spec?.checkers?.[0])
+        const scale = (replicas: number) =>
+          kubectl("scale", "deployment", "shaky", "-n", NAMESPACE, `--replicas=${replicas}`)
+        const turns = (count: number) => eventually(shown, (checker) => (checker?.memory?.turns ?? []).length >= count)
+        yield* Effect.scoped(Effect.gen(function*() {
+          yield* startAgent
+          yield* eventually(shown, (checker) => checker?.status === "PASS")
+          yield* scale(1)
+          const broken = yield* eventually(shown, (checker) => checker?.status === "ERROR")
+          assert.strictEqual(broken?.code, "BROKEN")
+          assert.deepStrictEqual(broken?.memory?.standing, ["BROKEN"])
+          yield* scale(0)
+          yield* turns(2)
+          yield* scale(1)
+          yield* turns(3)
+          yield* scale(0)
+          const flapping = yield* eventually(shown, (checker) => checker?.code === "FLAPPING")
+          assert.deepStrictEqual([flapping?.status, flapping?.blame], ["WARN", "target"])
+          assert.match(flapping?.message ?? "", /4 times since .*, at worst ERROR BROKEN; the last run said PASS/)
+          assert.match(yield* kubectl("get", "kps", "shaky", "-n", NAMESPACE), /shaky\s+WARN\s+1\/1/)
+        }))
+        yield* startAgent
+        yield* scale(1)
+        const on = yield* eventually(shown, (checker) => (checker?.memory?.episode?.turns ?? 0) >= 5)
+        assert.strictEqual(on?.code, "FLAPPING")
+        yield* kube.delete(Probe, { name: "shaky", namespace: NAMESPACE })
       }).pipe(Effect.scoped))
 
     it.effect("a restart keeps standings, and does not run again what ran once", () =>

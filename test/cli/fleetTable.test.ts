@@ -88,7 +88,21 @@ describe("the fleet's table", () => {
     )
     const [head = "", first = ""] = FleetTable.table(rows, options)
     assert.match(head, /^CLUSTER +STATUS +LINK/u)
-    assert.match(first, /^c7 +ERROR +linked +1 +1: api$/u)
+    assert.match(first, /^c7 +ERROR +linked +1 +1: api *$/u)
+  })
+
+  it("tells what fails apart from what nobody could look at", () => {
+    const rows = Array.from({ length: 9 }, (_, index) =>
+      row(`c${index}`, [
+        cell("api"),
+        cell("nodes", { status: "WARN", code: "NODE_NOT_READY" }),
+        cell("certs", { status: "UNKNOWN", code: "ACCESS_MISSING", blame: "checker" }),
+        cell("info", { status: "INFO", code: "NOT_CONFIRMED" })
+      ], { status: "WARN" }))
+    const [head = "", first = ""] = FleetTable.table(rows, options)
+    assert.match(head, /FAILING +UNKNOWN$/u)
+    assert.match(first, /^c0 +WARN +linked +4 +1: nodes +1: certs$/u)
+    assert.include(FleetTable.summary(rows, options.style), "9 WARN, 9 UNKNOWN, 9 INFO, 9 PASS")
   })
 
   it("tells checks of one name in two Probes apart, and breaks into blocks for a narrow terminal", () => {

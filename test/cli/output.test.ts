@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { DateTime, Effect, Schema } from "effect"
 import { execFileSync } from "node:child_process"
+import { parse as parseYaml } from "yaml"
 import * as ExitCode from "../../src/cli/ExitCode.ts"
 import { closest } from "../../src/cli/Failure.ts"
 import * as CheckOutput from "../../src/cli/output/CheckOutput.ts"
@@ -185,6 +186,82 @@ describe("junit", () => {
         " print(len(d.getElementsByTagName('testcase')))"
       assert.strictEqual(execFileSync("python3", ["-c", python], { input: xml }).toString().trim(), "4")
     }))
+})
+
+describe("checker faults apart from target faults", () => {
+  const mixed = [
+    report("both", [finding("ERROR", "BROKEN", "it is down"), finding("UNKNOWN", "NODE_SILENT", "node b is silent")]),
+    report("blind", [finding("UNKNOWN", "ACCESS_MISSING", "not allowed"), finding("INFO", "NOTED", "by the way")]),
+    report("warned", [finding("WARN", "TIRED", "it is slow"), finding("UNKNOWN", "NODE_SILENT", "node c is silent")]),
+    report("well", [])
+  ]
+  const mixture = result({ alpha: mixed })
+
+  it("in junit: failures, errors, and what a failing checker could not look at beside its failure", () => {
+    const xml = Junit.render(mixture)
+    assert.include(xml, "failures=\"1\" errors=\"1\"")
+    assert.match(
+      xml,
+      /<failure[^>]*type="BROKEN">ERROR BROKEN: it is down<\/failure><system-err>UNKNOWN NODE_SILENT: /u
+    )
+    assert.match(
+      xml,
+      /<error[^>]*type="ACCESS_MISSING">UNKNOWN ACCESS_MISSING: not allowed<\/error><system-out>INFO NOTED/u
+    )
+    assert.match(xml, /<system-out>it is slow[^<]*WARN TIRED: it is slow<\/system-out><system-err>UNKNOWN NODE_SILENT/u)
+  })
+
+  it("in the table and below it: each under its own status and code, and counted apart", () => {
+    const columns = mixture.clusters.map(Matrix.columnOf)
+    for (const wide of [false, true]) {
+      const text = Matrix.findings(columns, { ...matrix, wide }).join("\n")
+      assert.include(text, "ERROR alpha both BROKEN")
+      assert.include(text, "UNKNOWN alpha both NODE_SILENT")
+      assert.include(text, "UNKNOWN alpha blind ACCESS_MISSING")
+    }
+    assert.include(Matrix.summary(mixture, Style.plain), "1 ERROR, 1 WARN, 1 UNKNOWN, 1 PASS")
+    assert.include(Matrix.table(planned, columns, matrix).join("\n"), "ERROR")
+  })
+
+  it.effect("in json and yaml: by blame, for the report and for each finding", () =>
+    Effect.gen(function*() {
+      for (const format of ["json", "yaml"] as const) {
+        const text = yield* CheckOutput.render({ format, result: mixture, planned, matrix })
+        const parsed: unknown = format === "json" ? JSON.parse(text) : parseYaml(text)
+        const { clusters } = yield* Schema.decodeUnknownEffect(CheckResult)(parsed)
+        assert.deepStrictEqual(
+          clusters[0]?.reports.map(({ blame, findings, status }) => [status, blame, findings.map((one) => one.blame)]),
+          [
+            ["ERROR", "target", ["target", "checker"]],
+            ["UNKNOWN", "checker", ["checker", "target"]],
+            ["WARN", "target", ["target", "checker"]],
+            ["PASS", undefined, []]
+          ]
+        )
+      }
+    }))
+
+  it("in the exit code: what could not be looked at is no failure", () => {
+    const unseen = result({
+      alpha: [report("blind", [finding("UNKNOWN", "ACCESS_MISSING", "no")]), report("well", [])]
+    })
+    assert.deepStrictEqual(
+      (["error", "warn", "unknown"] as const).map((failOn) => ExitCode.ofResult(unseen, failOn)),
+      [0, 0, 1]
+    )
+  })
+
+  it("whatever a probe of anyone's calls its own fault", () => {
+    const odd = report("odd", [
+      { status: "ERROR", code: "MINE", blame: "checker", message: "I crashed" },
+      { status: "UNKNOWN", code: "YOURS", blame: "target", message: "no idea" }
+    ])
+    assert.deepStrictEqual(odd.findings.map(({ blame, status }) => [status, blame]), [
+      ["UNKNOWN", "checker"],
+      ["UNKNOWN", "checker"]
+    ])
+    assert.deepStrictEqual([odd.status, odd.blame], ["UNKNOWN", "checker"])
+  })
 })
 
 describe("the exit code", () => {

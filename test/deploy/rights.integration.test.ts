@@ -354,7 +354,7 @@ layer(TestCluster.layer({ name: "deploy" }), { excludeTestServices: true, timeou
             subjects: [{ kind: "ServiceAccount", name: "kubeprober-agent", namespace: "kubeprober" }]
           }
           yield* applyManifest(binding)
-          yield* Effect.addFinalizer(() => kubectl("delete", "clusterrolebinding", "too-much"))
+          yield* Effect.addFinalizer(() => kubectl("delete", "clusterrolebinding", "too-much", "--ignore-not-found"))
           const kube = yield* as("kubeprober-agent")
           const metadata = { name: "mine", namespace: "default" }
           const elsewhere = kube.create(ConfigMap, { metadata, data: {} })
@@ -387,7 +387,11 @@ layer(TestCluster.layer({ name: "deploy" }), { excludeTestServices: true, timeou
           const home = { name: "mine", namespace: "kubeprober" }
           assert.isUndefined(yield* deniedBy(kube.create(ConfigMap, { metadata: home, data: {} })))
           assert.isUndefined(yield* deniedBy(kube.delete(ConfigMap, home)))
-          yield* kubectl("create", "configmap", "others", "-n", "default")
+          yield* applyManifest({
+            apiVersion: "v1",
+            kind: "ConfigMap",
+            metadata: { name: "others", namespace: "default" }
+          })
 
           const own = join(folder, "full")
           mkdirSync(own)

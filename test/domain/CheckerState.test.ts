@@ -170,6 +170,12 @@ describe("checkers together", () => {
     })
   })
 
+  it("count what fails, not what could not be looked at", () => {
+    const { failing, status } = summarize([state("a", "UNKNOWN", 1), state("b", "WARN", 1), state("c", "PASS", 1)])
+    assert.deepStrictEqual([failing, status], ["1/3", "WARN"])
+    assert.strictEqual(summarize([state("a", "UNKNOWN", 1)]).failing, "0/1")
+  })
+
   it("pass without a message, as in the original", () => {
     assert.strictEqual(summarize([state("a", "PASS", 1)]).message, "")
   })

@@ -105,7 +105,11 @@ describe("a report", () => {
           [other.status, other.code, other.blame],
           [one.status, one.code, one.blame]
         )
-        assert.strictEqual(one.status, Status.worst(findings.map(({ status }) => status)))
+        assert.strictEqual(one.status, Status.worst(one.findings.map(({ status }) => status)))
+        for (const { blame, status } of one.findings) {
+          assert.isFalse(blame === "checker" && Status.isAtLeast(status, "WARN"))
+          assert.isFalse(blame === "target" && status === "UNKNOWN")
+        }
       })
   )
 

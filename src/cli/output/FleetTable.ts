@@ -87,25 +87,27 @@ const worstFirst: Order.Order<MatrixRow> = Order.combine(
   Order.mapInput(Order.String, ({ cluster }: MatrixRow) => cluster)
 )
 
-const isFailing = (cell: Cell): boolean => Status.isAtLeast(cell.status, "UNKNOWN")
+const isFailing = (cell: Cell): boolean => Status.isAtLeast(cell.status, "WARN")
+
+/** Nobody could look, or nothing newer is known. */
+const isUnknown = (cell: Cell): boolean => cell.status === "UNKNOWN"
+
+const named = (cells: ReadonlyArray<Cell>): string =>
+  cells.length === 0
+    ? ""
+    : `${cells.length}: ${cells.slice(0, 3).map((cell) => cell.checker).join(", ")}${cells.length > 3 ? ", ..." : ""}`
 
 const down = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOptions): ReadonlyArray<string> =>
   Table.render([
-    ["CLUSTER", "STATUS", "LINK", "CHECKERS", "NOT GREEN"],
-    ...rows.toSorted(worstFirst).map((row) => {
-      const failing = row.cells.filter(isFailing)
-      return [
-        row.cluster,
-        options.style.status(row.status),
-        linkText(row, options),
-        String(row.cells.length),
-        failing.length === 0
-          ? ""
-          : `${failing.length}: ${failing.slice(0, 3).map((cell) => cell.checker).join(", ")}${
-            failing.length > 3 ? ", ..." : ""
-          }`
-      ]
-    })
+    ["CLUSTER", "STATUS", "LINK", "CHECKERS", "FAILING", "UNKNOWN"],
+    ...rows.toSorted(worstFirst).map((row) => [
+      row.cluster,
+      options.style.status(row.status),
+      linkText(row, options),
+      String(row.cells.length),
+      named(row.cells.filter(isFailing)),
+      named(row.cells.filter(isUnknown))
+    ])
   ])
 
 /** The table alone. */
@@ -131,7 +133,7 @@ const repetitions = (row: MatrixRow, { style }: FleetTableOptions): ReadonlyArra
   )
 }
 
-const noted = (cell: Cell, wide: boolean): boolean => wide ? cell.status !== "PASS" : isFailing(cell)
+const noted = (cell: Cell, wide: boolean): boolean => wide ? cell.status !== "PASS" : isFailing(cell) || isUnknown(cell)
 
 /** What is wrong, worst first. A cluster without a link is told once. */
 export const messages = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOptions): ReadonlyArray<string> => {

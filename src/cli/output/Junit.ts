@@ -2,7 +2,7 @@
  * JUnit XML, as CI systems read it: a suite a cluster, a case a checker.
  *
  * WARN passes with its text in `system-out`, UNKNOWN is an error (the checker could not look), ERROR a failure, and
- * what was not run is skipped. Format: https://github.com/testmoapp/junitxml.
+ * what was not run is skipped. What a failing checker could not look at is in `system-err`, apart from the failure. Format: https://github.com/testmoapp/junitxml.
  */
 import type { CheckResult, CheckerResult, ClusterResult } from "../../domain/CheckResult.ts"
 
@@ -26,20 +26,28 @@ const attributes = (values: Readonly<Record<string, string | number>>): string =
 
 const seconds = (millis: number): string => (millis / 1000).toFixed(3)
 
-const details = (report: CheckerResult): string =>
-  report.findings.map((finding) => `${finding.status} ${finding.code}: ${finding.message}`).join("\n")
+const details = (findings: CheckerResult["findings"]): string =>
+  findings.map((finding) => `${finding.status} ${finding.code}: ${finding.message}`).join("\n")
+
+/** What is said of the target, and what of the checker. */
+const apart = ({ findings }: CheckerResult) => ({
+  target: details(findings.filter(({ blame }) => blame === "target")),
+  checker: details(findings.filter(({ blame }) => blame === "checker"))
+})
+
+const section = (name: string, text: string): string => text === "" ? "" : `<${name}>${escape(text)}</${name}>`
 
 const body = (report: CheckerResult): string => {
   const shown = attributes({ message: report.message, type: report.code ?? report.status })
+  const { checker, target } = apart(report)
   switch (report.status) {
     case "ERROR":
-      return `<failure${shown}>${escape(details(report))}</failure>`
+      return `<failure${shown}>${escape(target)}</failure>${section("system-err", checker)}`
     case "UNKNOWN":
-      return `<error${shown}>${escape(details(report))}</error>`
+      return `<error${shown}>${escape(checker)}</error>${section("system-out", target)}`
     default:
-      return `<system-out>${
-        escape([report.message, details(report)].filter((text) => text !== "").join("\n"))
-      }</system-out>`
+      return section("system-out", [report.message, target].filter((text) => text !== "").join("\n")) +
+        section("system-err", checker)
   }
 }
 
