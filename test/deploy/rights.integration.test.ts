@@ -101,7 +101,7 @@ layer(TestCluster.layer({ name: "deploy" }), { excludeTestServices: true, timeou
       Effect.gen(function*() {
         const { kubectl } = yield* TestCluster
         const keyOf = (kind: string, name: string, namespace = "") => `${kind} ${namespace}/${name}`
-        const rendered = yield* Effect.forEach(["crds", "standalone", "agent", "master"], (base) =>
+        const rendered = yield* Effect.forEach(["crds", "standalone", "agent", "nodes", "master"], (base) =>
           Effect.map(kubectl("kustomize", deploy(base)), (text) =>
             parseAllDocuments(text).map((document) =>
               document.toJS()
