@@ -88,6 +88,13 @@ const includes = (wide: ResourceNeed, narrow: ResourceNeed): boolean =>
     (narrow.names !== undefined && narrow.names.every((name) => wide.names?.includes(name))))
 
 /**
+ * What every authenticated user may read by Kubernetes' own ClusterRole `system:discovery`
+ * (https://kubernetes.io/docs/reference/access-authn-authz/rbac/#discovery-roles). Granting it again would take wildcards;
+ * where it was taken away, the pre-flight names what is missing.
+ */
+const DISCOVERY: ReadonlySet<string> = new Set(["/api", "/api/*", "/apis", "/apis/*"])
+
+/**
  * The roles that grant `needs` and nothing else: at most one ClusterRole, and one Role in each namespace named.
  * The same needs in any order and number give the same manifests.
  */
@@ -103,7 +110,7 @@ export const forNeeds = (
   }
 ): ReadonlyArray<RoleManifest> => {
   const wanted = needs.filter((need) => !need.optional || options.optional !== false)
-  const paths = wanted.filter((need) => need._tag === "PathNeed")
+  const paths = wanted.filter((need) => need._tag === "PathNeed").filter(({ path }) => !DISCOVERY.has(path))
   const resources = wanted.filter((need) => need._tag === "ResourceNeed")
   const everywhere = resources.filter((need) => need.namespace === undefined)
   const namespaceOf = (need: ResourceNeed): string =>
