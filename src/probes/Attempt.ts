@@ -5,6 +5,7 @@
  */
 import { Cause, Duration, Effect, Exit, Fiber, Option, Schema } from "effect"
 import { Finding } from "../domain/Report.ts"
+import { CredentialMissing } from "../infra/credentials/Credentials.ts"
 import { KubeError, isTransient } from "../infra/kube/KubeError.ts"
 import { checkerCodes } from "./CheckerCodes.ts"
 import { TargetFault } from "./Codes.ts"
@@ -70,6 +71,10 @@ const findingOf = (cause: Cause.Cause<unknown>): Finding => {
       if (error instanceof TargetFault) return error.finding
       if (error instanceof KubeError) return findingOfKubeError(error)
       if (error instanceof WorkerFault) return findingOfWorkerFault(error)
+      if (error instanceof CredentialMissing) {
+        const { credential, key, message, path } = error
+        return checkerCodes.CREDENTIAL_MISSING({ message, evidence: { credential, key, path } })
+      }
       return checkerCodes.CHECKER_FAILED({ message: textOf(error) })
     }
   })

@@ -29,6 +29,11 @@ export const checkerCodes = Codes.make({
     "An answer did not have the fields this probe reads.",
     "Check that the cluster's version is supported; report it as a fault of the probe."
   ),
+  CREDENTIAL_MISSING: Codes.unknown(
+    "A credential that the configuration names is not there, or cannot be read.",
+    "Mount the Secret of that name into the agent (deploy/agent/components/credentials), or name its folder with " +
+      "--credentials; then check the key."
+  ),
   UNDECLARED_CALL: Codes.unknown(
     "The probe made a call that its needs do not declare; it was not sent.",
     "Add the rule in the message to the probe's needs."

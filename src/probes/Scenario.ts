@@ -29,7 +29,7 @@
  */
 import { Clock, Duration, Effect, Exit, Option, Redacted, type Schema } from "effect"
 import type { Finding } from "../domain/Report.ts"
-import type { CredentialRef } from "../infra/credentials/Credentials.ts"
+import type { CredentialMissing, CredentialRef } from "../infra/credentials/Credentials.ts"
 import { HttpCall } from "../infra/net/HttpCall.ts"
 import * as Asking from "./application/asking.ts"
 import * as Cookies from "./application/cookies.ts"
@@ -124,7 +124,8 @@ export interface Session {
   ) => Effect.Effect<{ readonly [K in keyof Names]: string }, Codes.TargetFault>
   /** Register a step for the end, however it comes; the last registered is done first. Its failure is a warning. */
   readonly finally: (name: string, step: Step) => Effect.Effect<void>
-  readonly credential: (ref: CredentialRef) => Effect.Effect<Redacted.Redacted<string>, Codes.TargetFault>
+  /** Read at once; from then on it is taken out of whatever is reported. */
+  readonly credential: (ref: CredentialRef) => Effect.Effect<Redacted.Redacted<string>, CredentialMissing>
 }
 
 export interface SessionOptions {
@@ -293,12 +294,7 @@ const start = Effect.fnUntraced(function*(options: SessionOptions) {
         : Effect.map(perform(name, step), (captured) => captured as { readonly [K in keyof Names]: string }),
     finally: (name, step) => Effect.sync(() => void ends.push([name, () => Option.some(step)])),
     finallyLate: (name, step) => Effect.sync(() => void ends.push([name, step])),
-    credential: (ref) =>
-      Effect.catchTag(
-        secrets.read(ref),
-        "CredentialMissing",
-        ({ message }) => codes.CREDENTIAL_UNREADABLE.fail({ message })
-      )
+    credential: secrets.read
   }
 
   const left: Array<Finding> = []

@@ -1,6 +1,5 @@
 /** Real servers for probes of applications, and runs of such probes. */
-import { DateTime, Effect, FileSystem, Path, Redacted, Schedule, type Scope } from "effect"
-import { Context } from "effect"
+import { Context, DateTime, Effect, FileSystem, Path, Redacted, Schedule, type Scope } from "effect"
 import { ChildProcess, ChildProcessSpawner } from "effect/process"
 import * as Net from "node:net"
 import * as ProbeWorld from "../../src/agent/ProbeWorld.ts"
@@ -138,6 +137,8 @@ http {
   const process = yield* program("nginx", ["-p", folder, "-c", path.join(folder, "nginx.conf"), "-e", "error.log"])
   yield* inForce
   return {
+    /** Where a file of its folder is. */
+    path: (name: string) => path.join(folder, name),
     file: (name: string, content: string) => Effect.orDie(fs.writeFileString(path.join(folder, name), content)),
     serve: Effect.fnUntraced(function*(servers: string) {
       generation++

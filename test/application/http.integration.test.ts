@@ -298,13 +298,13 @@ describe("app.http", () => {
         said(yield* ask({ url, expect: { status: [401] } }), "PASS")
       }))
 
-    it.effect(blind(http, "CREDENTIAL_UNREADABLE", "a credential that is not mounted"), () =>
+    it.effect(blind(http, "CREDENTIAL_MISSING", "a credential that is not mounted"), () =>
       Effect.gen(function*() {
         const { credentials, plain } = yield* Shop
         const headers = { authorization: { credential: "nobody", key: "token" } }
         const report = said(
           yield* ask({ url: `${plain}/token`, headers }, credentials.world),
-          "UNKNOWN CREDENTIAL_UNREADABLE"
+          "UNKNOWN CREDENTIAL_MISSING"
         )
         assert.include(report.message, "nobody")
       }))

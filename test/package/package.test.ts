@@ -93,6 +93,10 @@ class Consumer extends Context.Service<Consumer, {
         yield* succeed(to, "npm", "install", "--no-audit", "--no-fund", "--prefer-offline", tarball)
       })
       yield* fs.copyFile(path.join(root, "test", "package", "consumer", "misuse.ts"), path.join(folder, "misuse.ts"))
+      // A second module of probes in the same project: what it imports is the same.
+      for (const file of ["shop.ts", "server.ts"]) {
+        yield* fs.copyFile(path.join(root, "examples", "scenario", file), path.join(folder, file))
+      }
       yield* install("custom-probe", "mine.ts", folder)
       yield* install("fleet-client", "report.ts", client)
       const services = yield* Effect.context<Path.Path | ChildProcessSpawner.ChildProcessSpawner>()
@@ -221,6 +225,32 @@ layer(live, { excludeTestServices: true, timeout: "300 seconds" })("the packed p
       assert.include(both.stdout, "k8s.api.health")
       assert.include(both.stdout, "example.deployment.policy")
     }))
+
+  it.effect("runs the example of a scenario", () =>
+    Effect.gen(function*() {
+      const { kubeprober } = yield* Consumer
+      const { cluster } = yield* TestCluster
+      const { code, stdout } = yield* kubeprober(
+        "check",
+        "--kubeconfig",
+        cluster.kubeconfigPath,
+        "--probes",
+        "./shop.ts",
+        "--probe",
+        "shop.order",
+        "-o",
+        "json"
+      )
+      const result = yield* Schema.decodeEffect(Schema.fromJsonString(CheckResult))(stdout)
+      // No credential is mounted on the machine of the tests, so it goes as far as that; test/application goes further.
+      assert.deepStrictEqual(
+        result.clusters[0]?.reports.map((report) => [report.checker, report.status, report.code]),
+        [
+          ["shop.order", "UNKNOWN", "CREDENTIAL_MISSING"]
+        ]
+      )
+      assert.notStrictEqual(code, 1)
+    }), 60_000)
 
   it.effect("judges a real cluster by the project's probe", () =>
     Effect.gen(function*() {

@@ -29,10 +29,6 @@ export const askingCodes = Codes.make({
     "The address is link-local or one at which clouds serve credentials of machines; the prober does not ask it.",
     "Use another address, or set `allowLinkLocal` if this one is meant."
   ),
-  CREDENTIAL_UNREADABLE: Codes.unknown(
-    "A credential the configuration refers to is not there for the prober.",
-    "Mount the Secret named in the message into the prober, or correct the reference."
-  ),
   CREDENTIAL_REJECTED: Codes.unknown(
     "The other side answered 401 or 403 to the configured credential, so nothing is known of what is behind it.",
     "Renew the credential, or give its account the right; without a configured credential such an answer is judged as any."
@@ -146,8 +142,7 @@ export const revealHeaders = Effect.fnUntraced(
       }
     }
     return revealed
-  },
-  Effect.catchTag("CredentialMissing", ({ message }) => askingCodes.CREDENTIAL_UNREADABLE.fail({ message }))
+  }
 )
 
 /** The header of basic authentication with the keys `username` and `password` of a credential, as in Secrets of that type. */
@@ -158,8 +153,7 @@ export const basicAuth = Effect.fnUntraced(
     const pair = `${Redacted.value(username)}:${Redacted.value(password)}`
     secrets.hide(pair)
     return Redacted.make(`Basic ${Buffer.from(pair).toString("base64")}`)
-  },
-  Effect.catchTag("CredentialMissing", ({ message }) => askingCodes.CREDENTIAL_UNREADABLE.fail({ message }))
+  }
 )
 
 /** Why a request came to nothing, when that is ours; nothing when it is the other side's doing. */

@@ -2,12 +2,12 @@
 import { Effect, Redacted, Schema } from "effect"
 import type { Finding } from "../../domain/Report.ts"
 import { type CredentialMissing, type CredentialRef, Credentials } from "../../infra/credentials/Credentials.ts"
+import { CredentialRef as CredentialRefSchema } from "../CredentialRef.ts"
 import * as Outcome from "../Outcome.ts"
 
 /** A secret by reference, as configurations have it. */
 export const SecretValue = Schema.Struct({
-  credential: Schema.NonEmptyString,
-  key: Schema.NonEmptyString,
+  ...CredentialRefSchema.fields,
   prefix: Schema.optionalKey(Schema.String.annotate({ description: "Stands before the secret, such as \"Bearer \"." }))
 })
 
