@@ -53,6 +53,8 @@ export interface StandaloneOptions {
   readonly profile?: Profile | undefined
   /** Ids of probes that may run whatever they write: the opt-in of whoever starts the agent. */
   readonly named?: ReadonlySet<string> | undefined
+  /** Where Secrets of services that probes ask are mounted; their usual place when absent. */
+  readonly credentials?: string | undefined
   /** The image of worker pods; the agent's own when absent, where the agent is a pod of its cluster. */
   readonly workerImage?: string | undefined
   /** Where the key of node agents is mounted; its usual place when absent. */
@@ -75,12 +77,17 @@ const profileOf = ({ mode, profile }: StandaloneOptions): Profile =>
   profile ?? (mode === "resources" ? "standard" : "observe")
 
 /** Worker pods and node agents, as far as this agent can have them. */
-const worldOf = Effect.fnUntraced(function*({ mode, nodeKeyFolder, probeNamespace, workerImage }: StandaloneOptions) {
+const worldOf = Effect.fnUntraced(function*(options: StandaloneOptions) {
+  const { credentials, mode, nodeKeyFolder, probeNamespace, workerImage } = options
   if (mode === "memory") {
-    return ProbeWorld.make(workerImage === undefined ? {} : { workers: Effect.succeed({ image: workerImage }) })
+    return ProbeWorld.make({
+      credentials,
+      ...(workerImage === undefined ? {} : { workers: Effect.succeed({ image: workerImage }) })
+    })
   }
   const nodeKey = yield* Layer.build(NodeKey.layer({ namespace: probeNamespace, folder: nodeKeyFolder }))
   return ProbeWorld.make({
+    credentials,
     workers: workerImage === undefined
       ? yield* ownImage({ pod: hostname(), namespace: probeNamespace })
       : Effect.succeed({ image: workerImage }),

@@ -14,11 +14,20 @@ import { TlsPeer } from "../infra/tls/TlsPeer.ts"
 import * as TlsPeerNode from "../infra/tls/TlsPeerNode.ts"
 import type { World } from "../probes/World.ts"
 
+export interface LocalWorldOptions {
+  /** Where Secrets are mounted; {@link CredentialsNode.FOLDER} when absent. */
+  readonly credentials?: string | undefined
+}
+
 /** Of this process: all stateless, or connected only while a probe uses it. */
-export const context: Context.Context<World> = Context.make(TlsPeer, TlsPeerNode.service).pipe(
-  Context.add(Credentials, CredentialsNode.make()),
-  Context.add(Disk, DiskNode.service),
-  Context.add(Host, HostNode.make(HostNode.HOST_FOLDER)),
-  Context.add(HttpCall, HttpCallNode.service),
-  Context.add(Tcp, TcpNode.service)
-)
+export const make = ({ credentials }: LocalWorldOptions = {}): Context.Context<World> =>
+  Context.make(TlsPeer, TlsPeerNode.service).pipe(
+    Context.add(Credentials, CredentialsNode.make(credentials)),
+    Context.add(Disk, DiskNode.service),
+    Context.add(Host, HostNode.make(HostNode.HOST_FOLDER)),
+    Context.add(HttpCall, HttpCallNode.service),
+    Context.add(Tcp, TcpNode.service)
+  )
+
+/** With Secrets from their usual folder. */
+export const context: Context.Context<World> = make()

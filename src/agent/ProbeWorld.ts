@@ -29,6 +29,8 @@ const noNodes: Nodes["Service"] = { run: () => Effect.succeed([]) }
 
 /** What is there besides the world: of each, or nothing. */
 export interface ProbeWorldOptions {
+  /** Where Secrets are mounted, when not at their usual place. */
+  readonly credentials?: string | undefined
   /** How worker pods are started; asked for by the first of a run. */
   readonly workers?: Effect.Effect<WorkerSettings, WorkerFault> | undefined
   /** How node agents are asked. */
@@ -46,7 +48,7 @@ const workersOf = (settings: Effect.Effect<WorkerSettings, WorkerFault>) =>
   })
 
 export const make = (options: ProbeWorldOptions): ProbeWorld => ({
-  world: LocalWorld.context,
+  world: LocalWorld.make({ credentials: options.credentials }),
   workers: workersOf(options.workers ?? Effect.fail(noImage)),
   nodes: options.nodes === undefined ? () => Effect.succeed(noNodes) : KubernetesNodes.make(options.nodes)
 })

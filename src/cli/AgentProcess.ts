@@ -19,6 +19,7 @@ export interface AgentProcessOptions extends OneCluster.OneClusterOptions {
   readonly profile: Option.Option<Profile>
   /** Ids of probes that may run whatever they write. */
   readonly allow: ReadonlyArray<string>
+  readonly credentials: Option.Option<string>
   /** None: the agent's own, where it is a pod. */
   readonly workerImage: Option.Option<string>
   readonly modules: ReadonlyArray<string>
@@ -71,6 +72,7 @@ export const run = Effect.fn("AgentProcess.run")(function*(options: AgentProcess
     available,
     named: new Set(options.allow),
     version,
+    credentials: Option.getOrUndefined(options.credentials),
     ...Option.match(options.workerImage, { onNone: () => ({}), onSome: (workerImage) => ({ workerImage }) }),
     ...Option.match(options.profile, { onNone: () => ({}), onSome: (profile) => ({ profile }) }),
     ...Option.match(options.master, { onNone: () => ({}), onSome: (master) => ({ master }) }),

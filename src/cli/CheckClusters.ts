@@ -32,6 +32,8 @@ export interface CheckOptions {
   readonly named: ReadonlySet<string>
   /** Use this namespace for what probes create, instead of one made for the run. */
   readonly probeNamespace: Option.Option<string>
+  /** The folder of credentials; its usual place when absent. */
+  readonly credentials?: Option.Option<string> | undefined
   /** For worker pods. */
   readonly workerImage: Option.Option<string>
   /** How many clusters are looked at together. */
@@ -79,12 +81,13 @@ const checkCluster = Effect.fn("CheckClusters.checkCluster")(function*(options: 
     const reason = reasonNotToRun(check, options)
     return reason === undefined ? [] : [{ checker: check.name, probe: check.probe.id, reason }]
   })
-  const world = ProbeWorld.make(
-    Option.match(options.workerImage, {
+  const world = ProbeWorld.make({
+    credentials: Option.getOrUndefined(options.credentials ?? Option.none()),
+    ...Option.match(options.workerImage, {
       onNone: () => ({}),
       onSome: (image) => ({ workers: Effect.succeed({ image }) })
     })
-  )
+  })
   yield* tell({ _tag: "Planned", cluster, notRun })
 
   const version = yield* Effect.forkChild(

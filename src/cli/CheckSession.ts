@@ -18,6 +18,8 @@ export interface SessionOptions {
   readonly probeNamespace: Option.Option<string>
   readonly workerImage: Option.Option<string>
   readonly concurrency: number
+  /** The folder of credentials. */
+  readonly credentials: Option.Option<string>
   readonly output: OutputFormat
 }
 
@@ -54,6 +56,7 @@ export const run = Effect.fn("CheckSession.run")(function*(options: SessionOptio
       probeNamespace: options.probeNamespace,
       workerImage: options.workerImage,
       concurrency: options.concurrency,
+      credentials: options.credentials,
       onEvent: (event) =>
         event._tag === "Swept"
           ? note([

@@ -29,6 +29,8 @@ export interface EmbeddedFleetOptions {
   /** Probes of the user's own modules. */
   readonly own: ReadonlyArray<AnyProbe>
   readonly profile: Profile
+  /** The folder of credentials, the same for all clusters. */
+  readonly credentials?: Option.Option<string> | undefined
   /** For worker pods. */
   readonly workerImage: Option.Option<string>
   /** Where probes create objects and send dry-run creates. */
@@ -142,6 +144,7 @@ export const start = Effect.fn("EmbeddedFleet.start")(function*(options: Embedde
         available: [...catalogue, ...options.own],
         version,
         profile: options.profile,
+        credentials: Option.getOrUndefined(options.credentials ?? Option.none()),
         ...Option.match(options.workerImage, { onNone: () => ({}), onSome: (workerImage) => ({ workerImage }) }),
         master: `https://${HOST}:${linkPort}`,
         joinToken

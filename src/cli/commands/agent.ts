@@ -51,6 +51,7 @@ export const agent = Command.make(
     allow: flags.allow,
     workerImage: flags.workerImage,
     modules: flags.modules,
+    credentials: flags.credentials,
     state: flags.stateFolder("agent"),
     reportListen: flags.listen(
       "report-listen",

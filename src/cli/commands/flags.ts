@@ -56,6 +56,14 @@ export const modules = list("probes").pipe(
   Flag.withMetavar("FILE")
 )
 
+export const credentials = Flag.String("credentials").pipe(
+  Flag.withDescription(
+    "The folder of the credentials that probes name, as FOLDER/NAME/KEY; /etc/kubeprober/credentials when absent"
+  ),
+  Flag.withMetavar("FOLDER"),
+  Flag.optional
+)
+
 export const manifests = list("filename").pipe(
   Flag.withAlias("f"),
   Flag.withDescription("Probe manifests: run their checks, with their configuration, instead of the whole catalogue"),
@@ -133,6 +141,7 @@ export const checking = {
   except,
   modules,
   manifests,
+  credentials,
   concurrency,
   failOn,
   output
