@@ -17,6 +17,12 @@ export class NoticeMissing extends Data.TaggedError("NoticeMissing")<{ readonly 
 /** `/a/node_modules/@x/y/dist/z.js` belongs to `/a/node_modules/@x/y`; a module of ours to no package. */
 const packageOf = (module: string): string | undefined => /^.*\/node_modules\/(@[^/]+\/)?[^/]+/.exec(module)?.[0]
 
+/** The licence as the last section of a readme, where it is there in full and not by its name alone. */
+const sectionOf = (readme: string): string | undefined => {
+  const text = /^#+\s*licen[cs]e\s*$(.*)/ims.exec(readme)?.[1]
+  return text !== undefined && /^Copyright/m.test(text) && /WARRANT/.test(text) ? text : undefined
+}
+
 /** One text with the licence of every package that these modules come from. */
 export const notices = Effect.fn("notices")(function*(modules: Iterable<string>) {
   const fs = yield* FileSystem.FileSystem
@@ -27,9 +33,16 @@ export const notices = Effect.fn("notices")(function*(modules: Iterable<string>)
       const { license, name, version } = yield* fs.readFileString(path.join(folder, "package.json")).pipe(
         Effect.flatMap(Schema.decodeEffect(Manifest))
       )
-      const file = (yield* fs.readDirectory(folder)).find((name) => /^licen[cs]e/i.test(name))
-      if (file === undefined) return yield* new NoticeMissing({ folder })
-      return `${name} ${version} (${license})\n\n${(yield* fs.readFileString(path.join(folder, file))).trim()}\n`
+      const files = yield* fs.readDirectory(folder)
+      const file = files.find((name) => /^licen[cs]e/i.test(name))
+      const readme = files.find((name) => /^readme/i.test(name))
+      const text = file !== undefined
+        ? yield* fs.readFileString(path.join(folder, file))
+        : readme === undefined
+        ? undefined
+        : sectionOf(yield* fs.readFileString(path.join(folder, readme)))
+      if (text === undefined) return yield* new NoticeMissing({ folder })
+      return `${name} ${version} (${license})\n\n${text.trim()}\n`
     }))
   return `The programs in this folder contain these packages.\n\n${texts.join(`\n${"-".repeat(80)}\n\n`)}`
 })

@@ -6,6 +6,12 @@ import { Disk } from "../infra/host/Disk.ts"
 import * as DiskNode from "../infra/host/DiskNode.ts"
 import { Host } from "../infra/host/Host.ts"
 import * as HostNode from "../infra/host/HostNode.ts"
+import { MySql } from "../infra/middleware/MySql.ts"
+import * as MySqlNode from "../infra/middleware/MySqlNode.ts"
+import { Postgres } from "../infra/middleware/Postgres.ts"
+import * as PostgresNode from "../infra/middleware/PostgresNode.ts"
+import { Redis } from "../infra/middleware/Redis.ts"
+import * as RedisNode from "../infra/middleware/RedisNode.ts"
 import { HttpCall } from "../infra/net/HttpCall.ts"
 import * as HttpCallNode from "../infra/net/HttpCallNode.ts"
 import { Tcp } from "../infra/net/Tcp.ts"
@@ -26,6 +32,9 @@ export const make = ({ credentials }: LocalWorldOptions = {}): Context.Context<W
     Context.add(Disk, DiskNode.service),
     Context.add(Host, HostNode.make(HostNode.HOST_FOLDER)),
     Context.add(HttpCall, HttpCallNode.service),
+    Context.add(MySql, MySqlNode.service),
+    Context.add(Postgres, PostgresNode.service),
+    Context.add(Redis, RedisNode.service),
     Context.add(Tcp, TcpNode.service)
   )
 

@@ -21,6 +21,9 @@ import { routesStatic } from "./kubernetes/routesStatic.ts"
 import { selfAccess } from "./kubernetes/selfAccess.ts"
 import { versionSkew } from "./kubernetes/versionSkew.ts"
 import { workloadsHealth } from "./kubernetes/workloadsHealth.ts"
+import { mysql } from "./middleware/mysql.ts"
+import { postgres } from "./middleware/postgres.ts"
+import { redis } from "./middleware/redis.ts"
 import type { AnyProbe } from "./Probe.ts"
 
 /** Sorted by id. */
@@ -46,5 +49,8 @@ export const catalogue: ReadonlyArray<AnyProbe> = [
   routesStatic,
   selfAccess,
   versionSkew,
-  workloadsHealth
+  workloadsHealth,
+  mysql,
+  postgres,
+  redis
 ]

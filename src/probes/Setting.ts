@@ -24,3 +24,7 @@ export const Percent = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 
 
 /** Names or patterns, at most 200. */
 export const Names = Schema.Array(Schema.String.check(Schema.isNonEmpty())).check(Schema.isMaxLength(200))
+
+/** A field that has no default: left out, it means that there is none. */
+export const optional = <S extends Schema.Top>(schema: S, options: { readonly description: string }) =>
+  Schema.optionalKey(schema.annotate(options))

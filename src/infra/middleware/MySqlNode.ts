@@ -1,0 +1,90 @@
+/** {@link MySql} with mysql2, one connection a session. */
+import { Effect, Redacted } from "effect"
+import * as Net from "node:net"
+import { MySql } from "./MySql.ts"
+import type { Row, ServiceError, ServiceServer } from "./Service.ts"
+import { acceptance, failures, loaded, withinTimeout } from "./ServiceNode.ts"
+
+/** Numbers from here on are the client's own (`CR_*`): what it says, not the server. */
+const CLIENT_ERRORS = 2000
+const CLIENT_ERRORS_END = 3000
+
+/** The server's answer, as mysql2 hands it on. */
+const numberOf = (cause: unknown): number | undefined => {
+  if (!(cause instanceof Error) || !("errno" in cause) || !("sqlState" in cause)) return undefined
+  const { errno } = cause
+  return typeof errno === "number" && errno > 0 && !(errno >= CLIENT_ERRORS && errno < CLIENT_ERRORS_END)
+    ? errno
+    : undefined
+}
+
+const codeOf = (cause: unknown): unknown => cause instanceof Error && "code" in cause ? cause.code : undefined
+
+const isRow = (value: unknown): value is Row => typeof value === "object" && value !== null && !Array.isArray(value)
+
+const connect = Effect.fn("MySql.connect")(function*(server: ServiceServer) {
+  const failed = failures("MySQL", server)
+  const { default: driver } = yield* loaded(() => import("mysql2"), failed)
+  const accepted = acceptance()
+  const failure = (cause: unknown): ServiceError => {
+    const number = numberOf(cause)
+    if (number !== undefined) {
+      return failed.make("rejected", String(number), cause instanceof Error ? cause.message : String(cause))
+    }
+    return codeOf(cause) === "HANDSHAKE_NO_SSL_SUPPORT"
+      ? failed.make("tls", "", "the server offers no TLS")
+      : failed.ofNode(cause)
+  }
+
+  const { host, password, port, tls, username } = server
+  const name = tls?.serverName ?? host
+  const connection = yield* Effect.acquireRelease(
+    Effect.sync(() => {
+      const made = driver.createConnection({
+        // The connection is the stream's; this is the name that the certificate is verified for.
+        host: name,
+        port,
+        stream: () => accepted.watch(Net.connect({ host, port }).setNoDelay(true)),
+        // The deadline is ours.
+        connectTimeout: 0,
+        supportBigNumbers: true,
+        bigNumberStrings: false,
+        ...(username === undefined ? {} : { user: username }),
+        ...(password === undefined ? {} : { password: Redacted.value(password) }),
+        ...(tls === undefined ? {} : {
+          ssl: {
+            rejectUnauthorized: true,
+            // mysql2 cannot verify an address: then whoever has a certificate of the authority is the server.
+            verifyIdentity: Net.isIP(name) === 0,
+            ...(tls.ca === undefined ? {} : { ca: tls.ca })
+          }
+        })
+      })
+      // Of a connection lost between statements the next one tells; nobody listening would end the process.
+      return made.on("error", () => {})
+    }),
+    (made) => Effect.sync(() => made.destroy())
+  )
+
+  const callback = <A>(ask: (done: (error: unknown, value: A) => void) => void) =>
+    Effect.callback<A, ServiceError>((resume) =>
+      ask((error, value) =>
+        resume(error === null || error === undefined ? Effect.succeed(value) : Effect.fail(failure(error)))
+      )
+    )
+
+  yield* callback<void>((done) => connection.connect((error) => done(error))).pipe(
+    withinTimeout(server, failed, "connect", () => accepted.given() ? "silent" : "unanswered")
+  )
+  return {
+    query: (statement: string, parameters: ReadonlyArray<string | number> = []) =>
+      callback<unknown>((done) => connection.query(statement, [...parameters], (error, rows) => done(error, rows)))
+        .pipe(
+          withinTimeout(server, failed, statement.split(" ", 2).join(" ")),
+          Effect.map((rows) => Array.isArray(rows) ? rows.filter(isRow) : [])
+        )
+  }
+})
+
+/** Stateless: each session ends with its scope. */
+export const service = MySql.of({ connect })
