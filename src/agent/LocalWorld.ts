@@ -2,6 +2,8 @@
 import { Context } from "effect"
 import { Credentials } from "../infra/credentials/Credentials.ts"
 import * as CredentialsNode from "../infra/credentials/CredentialsNode.ts"
+import { EtcdGateway } from "../infra/etcd/EtcdGateway.ts"
+import * as EtcdGatewayNode from "../infra/etcd/EtcdGatewayNode.ts"
 import { Disk } from "../infra/host/Disk.ts"
 import * as DiskNode from "../infra/host/DiskNode.ts"
 import { Host } from "../infra/host/Host.ts"
@@ -16,6 +18,8 @@ import { HttpCall } from "../infra/net/HttpCall.ts"
 import * as HttpCallNode from "../infra/net/HttpCallNode.ts"
 import { Tcp } from "../infra/net/Tcp.ts"
 import * as TcpNode from "../infra/net/TcpNode.ts"
+import { Samples } from "../infra/samples/Samples.ts"
+import * as SamplesNode from "../infra/samples/SamplesNode.ts"
 import { TlsPeer } from "../infra/tls/TlsPeer.ts"
 import * as TlsPeerNode from "../infra/tls/TlsPeerNode.ts"
 import type { World } from "../probes/World.ts"
@@ -26,17 +30,31 @@ export interface LocalWorldOptions {
 }
 
 /** Of this process: all stateless, or connected only while a probe uses it. */
+<<<<<<< HEAD
 export const make = ({ credentials }: LocalWorldOptions = {}): Context.Context<World> =>
   Context.make(TlsPeer, TlsPeerNode.service).pipe(
     Context.add(Credentials, CredentialsNode.make(credentials)),
     Context.add(Disk, DiskNode.service),
+    Context.add(EtcdGateway, EtcdGatewayNode.service),
     Context.add(Host, HostNode.make(HostNode.HOST_FOLDER)),
     Context.add(HttpCall, HttpCallNode.service),
     Context.add(MySql, MySqlNode.service),
     Context.add(Postgres, PostgresNode.service),
     Context.add(Redis, RedisNode.service),
+    Context.add(Samples, SamplesNode.service),
     Context.add(Tcp, TcpNode.service)
   )
 
 /** With Secrets from their usual folder. */
 export const context: Context.Context<World> = make()
+=======
+export const context: Context.Context<World> = Context.make(TlsPeer, TlsPeerNode.service).pipe(
+  Context.add(Credentials, CredentialsNode.make()),
+  Context.add(Disk, DiskNode.service),
+  Context.add(EtcdGateway, EtcdGatewayNode.service),
+  Context.add(Host, HostNode.make(HostNode.HOST_FOLDER)),
+  Context.add(HttpCall, HttpCallNode.service),
+  Context.add(Samples, SamplesNode.service),
+  Context.add(Tcp, TcpNode.service)
+)
+>>>>>>> b084aac (Probe infra.etcd: members commit, follow one leader and have room, over their JSON gateway)

@@ -5,6 +5,7 @@ import { promql } from "./application/promql.ts"
 import { scenario } from "./application/scenario.ts"
 import { tcp } from "./application/tcp.ts"
 import { diskLatency } from "./infrastructure/diskLatency.ts"
+import { etcd } from "./infrastructure/etcd.ts"
 import { nodeResources } from "./infrastructure/nodeResources.ts"
 import { admissionWebhooks } from "./kubernetes/admissionWebhooks.ts"
 import { apiCrud } from "./kubernetes/apiCrud.ts"
@@ -34,6 +35,7 @@ export const catalogue: ReadonlyArray<AnyProbe> = [
   scenario,
   tcp,
   diskLatency,
+  etcd,
   nodeResources,
   admissionWebhooks,
   apiCrud,

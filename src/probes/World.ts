@@ -5,6 +5,7 @@
  * `src/agent/LocalWorld.ts`.
  */
 import type { Credentials } from "../infra/credentials/Credentials.ts"
+import type { EtcdGateway } from "../infra/etcd/EtcdGateway.ts"
 import type { Disk } from "../infra/host/Disk.ts"
 import type { Host } from "../infra/host/Host.ts"
 import type { MySql } from "../infra/middleware/MySql.ts"
@@ -12,6 +13,18 @@ import type { Postgres } from "../infra/middleware/Postgres.ts"
 import type { Redis } from "../infra/middleware/Redis.ts"
 import type { HttpCall } from "../infra/net/HttpCall.ts"
 import type { Tcp } from "../infra/net/Tcp.ts"
+import type { Samples } from "../infra/samples/Samples.ts"
 import type { TlsPeer } from "../infra/tls/TlsPeer.ts"
 
-export type World = Credentials | Disk | Host | HttpCall | MySql | Postgres | Redis | Tcp | TlsPeer
+export type World =
+  | Credentials
+  | Disk
+  | EtcdGateway
+  | Host
+  | HttpCall
+  | MySql
+  | Postgres
+  | Redis
+  | Samples
+  | Tcp
+  | TlsPeer

@@ -16,7 +16,7 @@ const main = fileURLToPath(new URL("./probeProcess.main.ts", import.meta.url))
 
 /** Start one run of a probe of the catalogue, as the administrator. Killed with the scope at the latest. */
 export const start = (
-  cluster: LocalCluster["Service"],
+  cluster: Pick<LocalCluster["Service"], "name" | "server" | "caCertPem" | "adminCertPem" | "adminKeyPem">,
   probe: Pick<AnyProbe, "id">,
   options: {
     readonly config?: Readonly<Record<string, unknown>>
