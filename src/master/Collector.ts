@@ -7,6 +7,7 @@ import { Links } from "../infra/link/Links.ts"
 import { UplinkHandlers } from "../infra/link/LinkServer.ts"
 import { ClusterStatuses } from "./ClusterStatuses.ts"
 import { Desired } from "./Desired.ts"
+import { Drift } from "./Drift.ts"
 import { FleetState } from "./FleetState.ts"
 import { type Heard, Heartbeats } from "./Heartbeats.ts"
 import { History } from "./History.ts"
@@ -22,6 +23,7 @@ export const layer = Layer.effect(
   UplinkHandlers,
   Effect.gen(function*() {
     const desired = yield* Desired
+    const drift = yield* Drift
     const fleet = yield* FleetState
     const heartbeats = yield* Heartbeats
     const history = yield* History
@@ -99,7 +101,10 @@ export const layer = Layer.effect(
             const before = yield* Ref.getAndUpdate(waiting, (count) => count + 1)
             return yield* Effect.gen(function*() {
               if (before >= MAX_WAITING || !(yield* registered(cluster, epoch))) return yield* overloaded
-              const recorded = yield* turn.withPermits(1)(history.record(cluster, records)).pipe(
+              const recorded = yield* drift.derive(cluster, records).pipe(
+                Effect.flatMap((derived) => history.record(cluster, [...records, ...derived])),
+                Effect.tap(drift.observe),
+                turn.withPermits(1),
                 // Not kept, so not acknowledged: the agent has the records and delivers them again.
                 Effect.catch((error) => Effect.andThen(Effect.logError(error.message), overloaded))
               )

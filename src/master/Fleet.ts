@@ -13,6 +13,7 @@ import { ClusterStatuses } from "./ClusterStatuses.ts"
 import * as Collector from "./Collector.ts"
 import { Desired } from "./Desired.ts"
 import * as Distributor from "./Distributor.ts"
+import { Drift } from "./Drift.ts"
 import { FleetRuns } from "./FleetRuns.ts"
 import { FleetState } from "./FleetState.ts"
 import { Heartbeats } from "./Heartbeats.ts"
@@ -26,7 +27,7 @@ export const layer = (options: LinkServerOptions) =>
     Layer.provide([Admission.layer(), Enrolments.layer, WebSocketTransport.layer, Collector.layer]),
     Layer.provideMerge(Layer.mergeAll(Registry.layer, FleetRuns.layer)),
     Layer.provideMerge(ClusterStatuses.layer),
-    Layer.provideMerge(FleetState.layer),
+    Layer.provideMerge(Layer.merge(FleetState.layer, Drift.layer)),
     Layer.provideMerge(Desired.layer),
     Layer.provideMerge(Layer.mergeAll(Heartbeats.layer, Links.layer, JoinTokens.layer))
   )

@@ -6,6 +6,7 @@
  */
 import { Context, Data, type DateTime, type Effect, type Option } from "effect"
 import type { CheckerState } from "../domain/CheckerState.ts"
+import type { Facts } from "../domain/Facts.ts"
 import type { ProbeLayer } from "../domain/ProbeLayer.ts"
 import type { HistoryEntry } from "../domain/rpc/Fleet.ts"
 import type { ProbeRef, RunRecord } from "../domain/Run.ts"
@@ -43,6 +44,12 @@ export interface Recorded {
   readonly isLatest: boolean
 }
 
+/** The facts that a cell's latest run which carried any told. */
+export interface CellFacts extends CellKey {
+  readonly startedAt: DateTime.Utc
+  readonly facts: Facts
+}
+
 /** Counts of runs by shown status in five minutes. */
 export interface Rollup {
   readonly start: DateTime.Utc
@@ -69,6 +76,8 @@ export class History extends Context.Service<History, {
   ) => Effect.Effect<ReadonlyArray<Recorded>, HistoryError>
   /** The latest state of every cell; of one cluster when named. */
   readonly latest: (cluster?: string) => Effect.Effect<ReadonlyArray<CellState>, HistoryError>
+  /** The latest facts of every cell that tells any (`Drift.ts`). */
+  readonly facts: Effect.Effect<ReadonlyArray<CellFacts>, HistoryError>
   /** Newest first. None of a cursor that is not ours. */
   readonly entries: (
     cell: CellKey,

@@ -10,6 +10,7 @@ import { Membership } from "../infra/link/Membership.ts"
 import { JoinTokens } from "../infra/pki/JoinTokens.ts"
 import { ClusterStatuses } from "./ClusterStatuses.ts"
 import { Desired, type KnownCluster } from "./Desired.ts"
+import { Drift } from "./Drift.ts"
 import { FleetState } from "./FleetState.ts"
 import { Heartbeats } from "./Heartbeats.ts"
 import { History } from "./History.ts"
@@ -69,6 +70,7 @@ const encodeClusterSpec = Schema.encodeEffect(ClusterSpec)
 
 const make = Effect.gen(function*() {
   const desired = yield* Desired
+  const drift = yield* Drift
   const heartbeats = yield* Heartbeats
   const history = yield* History
   const membership = yield* Membership
@@ -140,6 +142,7 @@ const make = Effect.gen(function*() {
     const removed = yield* resources.remove(Cluster, cluster)
     if (!expelled && !removed) return yield* new ClusterNotFound({ cluster })
     yield* state.forget(cluster)
+    yield* drift.forget(cluster)
     yield* heartbeats.forget(cluster)
     yield* Effect.catch(history.forget(cluster), (error) => Effect.logWarning(error.message))
   })

@@ -13,6 +13,7 @@ import { apiDeprecations } from "./kubernetes/apiDeprecations.ts"
 import { apiHealth } from "./kubernetes/apiHealth.ts"
 import { apiService } from "./kubernetes/apiService.ts"
 import { certExpiry } from "./kubernetes/certExpiry.ts"
+import { configDrift } from "./kubernetes/configDrift.ts"
 import { crdConversion } from "./kubernetes/crdConversion.ts"
 import { eventsStorm } from "./kubernetes/eventsStorm.ts"
 import { finalizersStuck } from "./kubernetes/finalizersStuck.ts"
@@ -43,6 +44,7 @@ export const catalogue: ReadonlyArray<AnyProbe> = [
   apiHealth,
   apiService,
   certExpiry,
+  configDrift,
   crdConversion,
   eventsStorm,
   finalizersStuck,

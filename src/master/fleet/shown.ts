@@ -1,5 +1,5 @@
 /** From what is known of a cluster's checkers to what is shown of them. */
-import { DateTime, Duration, Result } from "effect"
+import { DateTime, Duration, Predicate, Result } from "effect"
 import type { DesiredProbe } from "../../domain/DesiredSet.ts"
 import * as Freshness from "../../domain/Freshness.ts"
 import * as Policy from "../../domain/Policy.ts"
@@ -13,6 +13,9 @@ export const keyOf = ({ checker, probe }: Pick<CellKey, "checker" | "probe">): s
 
 /** What could not be removed after a run is told under the checker's own name and this. */
 const CLEANUP = "/cleanup"
+
+/** What a comparison with other clusters says of a checker's facts is told under its name and this (`Drift.ts`). */
+export const FLEET = "/fleet"
 
 /** A Probe's schedule, or why there is none. What a suspended one said grows stale as if it were not. */
 export const scheduleOf = ({ spec }: DesiredProbe): Result.Result<Policy.RunSchedule, Policy.InvalidPolicy> => {
@@ -31,10 +34,17 @@ const layerOf = (probe: DesiredProbe, use: string): ProbeLayer =>
       ? "application"
       : "kubernetes")
 
+/** Whether a check holds its cluster against a baseline of its own, and is then not compared with others. */
+const isPinned = (config: unknown): boolean =>
+  Predicate.hasProperty(config, "baseline") && Predicate.isObject(config.baseline) &&
+  Object.keys(config.baseline).length > 0
+
 /** Whether a Probe still has a checker. Which checkers a template has only its runs tell. */
 const has = ({ spec }: DesiredProbe, checker: string): boolean =>
   spec.checks === undefined ||
-  spec.checks.some(({ name }) => name === checker || `${name}${CLEANUP}` === checker)
+  spec.checks.some(({ name, with: config }) =>
+    name === checker || `${name}${CLEANUP}` === checker || (`${name}${FLEET}` === checker && !isPinned(config))
+  )
 
 /** Whether a cell is of something the cluster is to run. */
 export const isWanted = (probes: ReadonlyArray<DesiredProbe>, { checker, probe }: Pick<CellKey, "checker" | "probe">) =>

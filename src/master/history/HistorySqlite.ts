@@ -1,21 +1,30 @@
 /**
  * The history in an SQLite file.
  *
- * A delivery is one transaction of at most seven statements, whatever its size: rows travel as one JSON array that
+ * A delivery is one transaction of at most eight statements, whatever its size: rows travel as one JSON array that
  * `json_each` unfolds. Whether a run changed the shown status is read from its own standing (its row of equal statuses
  * began with it), so deliveries in any order keep the same entries.
  */
 import { DateTime, Duration, Effect, Layer, Option, Random, Schema } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import * as CheckerState from "../../domain/CheckerState.ts"
+import * as Facts from "../../domain/Facts.ts"
 import { ProbeLayer } from "../../domain/ProbeLayer.ts"
-import { Blame, Code } from "../../domain/Report.ts"
+import { Blame, Code, Finding } from "../../domain/Report.ts"
 import { MAX_PAGE } from "../../domain/rpc/Fleet.ts"
 import { RunRecord } from "../../domain/Run.ts"
 import { Status } from "../../domain/Status.ts"
 import { Timestamp } from "../../domain/Timestamp.ts"
 import { type MigrationFailed, migrate } from "../../infra/sql/Migrations.ts"
-import { type CellKey, type CellState, History, HistoryError, type Recorded, type Rollup } from "../History.ts"
+import {
+  type CellFacts,
+  type CellKey,
+  type CellState,
+  History,
+  HistoryError,
+  type Recorded,
+  type Rollup
+} from "../History.ts"
 
 /** How long what is kept. */
 export interface Retention {
@@ -86,6 +95,9 @@ const migrations = {
     "CREATE INDEX rollups_starts ON rollups (start)",
     // Cells whose rows are still to be removed.
     "CREATE TABLE forgotten (cell INTEGER PRIMARY KEY)"
+  ],
+  "2_facts": [
+    "CREATE TABLE facts (cell INTEGER PRIMARY KEY, started INTEGER NOT NULL, findings TEXT NOT NULL)"
   ]
 }
 
@@ -127,6 +139,16 @@ const RollupRows = Schema.Array(Schema.Struct({
   error: Schema.Int,
   longest: Schema.Finite,
   total: Schema.Finite
+}))
+
+const FactRows = Schema.Array(Schema.Struct({
+  id: Schema.Int,
+  cluster: Schema.String,
+  namespace: Schema.String,
+  probe: Schema.String,
+  checker: Schema.String,
+  started: Schema.Int,
+  findings: Schema.fromJsonString(Schema.Array(Finding))
 }))
 
 const IdRows = Schema.Array(Schema.Struct({ id: Schema.Int }))
@@ -193,6 +215,13 @@ const make = Effect.fnUntraced(function*(retention: Retention) {
     return new Set(entered.map(({ cell, run }) => `${cell} ${run}`))
   })
 
+  /** What a late record tells does not replace what is newer. */
+  const keepFacts = (told: ReadonlyArray<readonly [cell: number, started: number, findings: string]>) =>
+    told.length === 0 ? Effect.void : sql`INSERT INTO facts (cell, started, findings)
+      SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(${JSON.stringify(told)}) WHERE true
+      ON CONFLICT DO UPDATE SET started = excluded.started, findings = excluded.findings
+        WHERE excluded.started >= started`
+
   const write = Effect.fnUntraced(function*(cluster: string, records: ReadonlyArray<RunRecord>) {
     const now = DateTime.toEpochMillis(yield* DateTime.now)
     const cells = new Map<string, { readonly id: number; cell: CellState | undefined }>()
@@ -217,6 +246,7 @@ const make = Effect.fnUntraced(function*(retention: Retention) {
     const entries: Array<readonly [cell: number, started: number, record: string]> = []
     const counts = new Map<string, { readonly cell: number; readonly start: number } & typeof countless>()
     const changed = new Map<number, CellState>()
+    const facts = new Map<number, readonly [cell: number, started: number, findings: string]>()
     for (const { at, record } of placed) {
       // The first of several in one delivery counts.
       if (!fresh.delete(`${at.id} ${record.run}`)) continue
@@ -232,6 +262,9 @@ const make = Effect.fnUntraced(function*(retention: Retention) {
       recorded.push({ cell, previous: Option.map(Option.fromUndefinedOr(previous), ({ state }) => state), isLatest })
 
       const started = DateTime.toEpochMillis(report.startedAt)
+      if (Facts.fromReport(report) !== undefined) {
+        facts.set(at.id, [at.id, started, JSON.stringify(report.findings.filter(({ code }) => code === Facts.FACTS))])
+      }
       if (isEntry(record)) entries.push([at.id, started, yield* Schema.encodeEffect(RecordText)(record)])
       const start = started - started % Duration.toMillis(ROLLUP)
       const bucket = `${at.id} ${start}`
@@ -259,6 +292,7 @@ const make = Effect.fnUntraced(function*(retention: Retention) {
       ON CONFLICT DO UPDATE SET pass = pass + excluded.pass, info = info + excluded.info,
         "unknown" = "unknown" + excluded."unknown", warn = warn + excluded.warn, error = error + excluded.error,
         longest = max(longest, excluded.longest), total = total + excluded.total`
+    yield* keepFacts([...facts.values()])
     if (entries.length > 0) {
       yield* sql`INSERT INTO entries (cell, started, received, record)
         SELECT value ->> 0, value ->> 1, ${now}, value ->> 2 FROM json_each(${JSON.stringify(entries)})`
@@ -286,6 +320,34 @@ const make = Effect.fnUntraced(function*(retention: Retention) {
         if (state !== null) found.push({ cluster, probe: { namespace, name: probe }, checker, layer, state })
       }
       if (rows.length < CHUNK) return found
+      yield* Effect.yieldNow
+    }
+  })
+
+  const facts: History["Service"]["facts"] = Effect.gen(function*() {
+    const found: Array<CellFacts> = []
+    let last = 0
+    while (true) {
+      // Some kilobytes each.
+      const rows = yield* rowsOf(
+        FactRows,
+        sql`SELECT cells.id, cluster, namespace, probe, checker, started, findings
+          FROM facts CROSS JOIN cells ON cells.id = facts.cell WHERE facts.cell > ${last} ORDER BY facts.cell
+          LIMIT ${CELLS}`
+      ).pipe(Effect.mapError(failed("read")))
+      for (const { checker, cluster, findings, id, namespace, probe, started } of rows) {
+        last = id
+        const facts = Facts.fromReport({ findings, truncated: 0 })
+        if (facts === undefined) continue
+        found.push({
+          cluster,
+          probe: { namespace, name: probe },
+          checker,
+          startedAt: DateTime.makeUnsafe(started),
+          facts
+        })
+      }
+      if (rows.length < CELLS) return found
       yield* Effect.yieldNow
     }
   })
@@ -357,6 +419,7 @@ const make = Effect.fnUntraced(function*(retention: Retention) {
       yield* inChunks(sql`DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE cell = ${cell} LIMIT ${CHUNK})`)
       yield* inChunks(sql`DELETE FROM rollups WHERE cell = ${cell} AND start IN
         (SELECT start FROM rollups WHERE cell = ${cell} LIMIT ${CHUNK})`)
+      yield* sql`DELETE FROM facts WHERE cell = ${cell}`
       yield* sql`DELETE FROM forgotten WHERE cell = ${cell}`
     }
   })
@@ -432,7 +495,7 @@ const make = Effect.fnUntraced(function*(retention: Retention) {
     Effect.forkScoped
   )
 
-  return History.of({ record, latest, entries, rollups, runs, forget })
+  return History.of({ record, latest, facts, entries, rollups, runs, forget })
 })
 
 interface Cursor {
