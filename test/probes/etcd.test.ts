@@ -29,6 +29,7 @@ import {
   percentile99
 } from "../../src/probes/infrastructure/etcd.ts"
 import { etcdCluster, leaderOf, ready } from "../clusters/EtcdCluster.ts"
+import { holdingGateway } from "../clusters/HoldingGateway.ts"
 import { mint } from "../clusters/Mint.ts"
 import * as ProbeProcess from "../clusters/ProbeProcess.ts"
 import { eventually } from "../clusters/TestCluster.ts"
@@ -524,43 +525,51 @@ describe("infra.etcd", () => {
         assert.strictEqual(`${report.status} ${report.code}`, "UNKNOWN NOT_ALLOWED", JSON.stringify(report.findings))
       }))
 
-    it.effect(killed(etcd, "at any moment: its keys end with their lease"), () =>
-      Effect.gen(function*() {
-        const cluster = yield* etcdCluster()
-        const [member] = cluster.members
-        if (member === undefined) return assert.fail("a member")
-        yield* ready([member])
-        const pair = yield* Certificates.makeAuthority("none")
-        const config = { endpoints: cluster.urls, leaseTtl: "6s", rounds: 20, stepTimeout: "15s" }
-        // Slow enough that a kill comes before what follows: first when there is a lease, then when there is a key.
-        yield* Effect.scoped(Effect.andThen(
-          member.slowDisk(300),
-          Effect.gen(function*() {
-            for (const stage of ["leases", "keys"] as const) {
+    it.effect(
+      killed(etcd, "before and after each thing it makes: its keys end with their lease"),
+      () =>
+        Effect.gen(function*() {
+          const { members: [member], urls: [url = ""] } = yield* etcdCluster()
+          if (member === undefined) return assert.fail("a member")
+          yield* ready([member])
+          const none = yield* Certificates.makeAuthority("none")
+          // The request it is killed at, and what there is then.
+          const boundaries = [
+            ["/v3/lease/grant", { leases: false, keys: false }],
+            ["/v3/kv/txn", { leases: true, keys: false }],
+            ["/v3/kv/range", { leases: true, keys: true }],
+            ["/v3/kv/deleterange", { leases: true, keys: true }],
+            ["/v3/lease/revoke", { leases: true, keys: false }]
+          ] as const
+          for (const [index, [path, there]] of boundaries.entries()) {
+            yield* Effect.scoped(Effect.gen(function*() {
+              const gateway = yield* holdingGateway(url, path)
+              const config = { endpoints: [gateway.url], leaseTtl: "3s", rounds: 1, stepTimeout: "60s" }
               const process = yield* ProbeProcess.start(
                 {
                   name: "none",
                   server: "https://127.0.0.1:1",
-                  caCertPem: pair.cert,
-                  adminCertPem: pair.cert,
-                  adminKeyPem: pair.key
+                  caCertPem: none.cert,
+                  adminCertPem: none.cert,
+                  adminKeyPem: none.key
                 },
                 etcd,
-                { runId: `killed-${stage}`, namespace: "none", expiresInMillis: 60_000, config }
+                { runId: `killed-${index}`, namespace: "none", expiresInMillis: 60_000, config }
               )
-              yield* eventually(left(member), (now) => now[stage], { every: "10 millis" })
+              yield* gateway.reached
               assert.isTrue(yield* process.kill)
+              assert.deepStrictEqual(yield* left(member), there, path)
               // Nobody deletes it: it goes by itself.
-              assert.isTrue((yield* left(member))[stage])
-              yield* eventually(left(member), (now) => !now.keys && !now.leases)
-            }
-          })
-        ))
-        // An interruption, by contrast, revokes at once.
-        for (const after of ["5 millis", "30 millis", "80 millis"] as const) {
-          yield* Effect.timeoutOption(run({ endpoints: cluster.urls, rounds: 50 }), after)
-          assert.deepStrictEqual(yield* left(member), nothing)
-        }
-      }), 60_000)
+              yield* eventually(left(member), (now) => !now.keys && !now.leases, { within: "60 seconds" })
+            }))
+          }
+          // An interruption, by contrast, revokes at once.
+          for (const after of ["5 millis", "30 millis", "80 millis"] as const) {
+            yield* Effect.timeoutOption(run({ endpoints: [url], rounds: 50 }), after)
+            assert.deepStrictEqual(yield* left(member), nothing)
+          }
+        }),
+      120_000
+    )
   })
 })
