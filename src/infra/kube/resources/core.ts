@@ -211,7 +211,12 @@ export const PersistentVolume = make({
       claimRef: maybe(Schema.Struct({ namespace: maybe(Schema.String), name: maybe(Schema.String) })),
       csi: maybe(Schema.Struct({ driver: Schema.String }))
     }),
-    status: part({ phase: maybe(Schema.String), reason: maybe(Schema.String), message: maybe(Schema.String) })
+    status: part({
+      phase: maybe(Schema.String),
+      reason: maybe(Schema.String),
+      message: maybe(Schema.String),
+      lastPhaseTransitionTime: time
+    })
   }
 })
 export type PersistentVolume = typeof PersistentVolume.object.Type
