@@ -30,7 +30,6 @@ export interface LocalWorldOptions {
 }
 
 /** Of this process: all stateless, or connected only while a probe uses it. */
-<<<<<<< HEAD
 export const make = ({ credentials }: LocalWorldOptions = {}): Context.Context<World> =>
   Context.make(TlsPeer, TlsPeerNode.service).pipe(
     Context.add(Credentials, CredentialsNode.make(credentials)),
@@ -47,14 +46,3 @@ export const make = ({ credentials }: LocalWorldOptions = {}): Context.Context<W
 
 /** With Secrets from their usual folder. */
 export const context: Context.Context<World> = make()
-=======
-export const context: Context.Context<World> = Context.make(TlsPeer, TlsPeerNode.service).pipe(
-  Context.add(Credentials, CredentialsNode.make()),
-  Context.add(Disk, DiskNode.service),
-  Context.add(EtcdGateway, EtcdGatewayNode.service),
-  Context.add(Host, HostNode.make(HostNode.HOST_FOLDER)),
-  Context.add(HttpCall, HttpCallNode.service),
-  Context.add(Samples, SamplesNode.service),
-  Context.add(Tcp, TcpNode.service)
-)
->>>>>>> b084aac (Probe infra.etcd: members commit, follow one leader and have room, over their JSON gateway)

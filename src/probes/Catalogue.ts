@@ -4,6 +4,7 @@ import { http } from "./application/http.ts"
 import { promql } from "./application/promql.ts"
 import { scenario } from "./application/scenario.ts"
 import { tcp } from "./application/tcp.ts"
+import { clockSkew } from "./infrastructure/clockSkew.ts"
 import { diskLatency } from "./infrastructure/diskLatency.ts"
 import { etcd } from "./infrastructure/etcd.ts"
 import { nodeResources } from "./infrastructure/nodeResources.ts"
@@ -12,15 +13,19 @@ import { apiCrud } from "./kubernetes/apiCrud.ts"
 import { apiDeprecations } from "./kubernetes/apiDeprecations.ts"
 import { apiHealth } from "./kubernetes/apiHealth.ts"
 import { apiService } from "./kubernetes/apiService.ts"
+import { capacityQuota } from "./kubernetes/capacityQuota.ts"
 import { certExpiry } from "./kubernetes/certExpiry.ts"
 import { configDrift } from "./kubernetes/configDrift.ts"
+import { controlLoops } from "./kubernetes/controlLoops.ts"
 import { crdConversion } from "./kubernetes/crdConversion.ts"
 import { eventsStorm } from "./kubernetes/eventsStorm.ts"
 import { finalizersStuck } from "./kubernetes/finalizersStuck.ts"
 import { namespaceLifecycle } from "./kubernetes/namespaceLifecycle.ts"
 import { nodeReadiness } from "./kubernetes/nodeReadiness.ts"
+import { pdbDrain } from "./kubernetes/pdbDrain.ts"
 import { routesStatic } from "./kubernetes/routesStatic.ts"
 import { selfAccess } from "./kubernetes/selfAccess.ts"
+import { storageHealth } from "./kubernetes/storageHealth.ts"
 import { versionSkew } from "./kubernetes/versionSkew.ts"
 import { workloadsHealth } from "./kubernetes/workloadsHealth.ts"
 import { mysql } from "./middleware/mysql.ts"
@@ -28,33 +33,40 @@ import { postgres } from "./middleware/postgres.ts"
 import { redis } from "./middleware/redis.ts"
 import type { AnyProbe } from "./Probe.ts"
 
-/** Sorted by id. */
-export const catalogue: ReadonlyArray<AnyProbe> = [
-  freshness,
-  http,
-  promql,
-  scenario,
-  tcp,
-  diskLatency,
-  etcd,
-  nodeResources,
+const all: ReadonlyArray<AnyProbe> = [
   admissionWebhooks,
   apiCrud,
   apiDeprecations,
   apiHealth,
   apiService,
+  capacityQuota,
   certExpiry,
+  clockSkew,
   configDrift,
+  controlLoops,
   crdConversion,
+  diskLatency,
+  etcd,
   eventsStorm,
   finalizersStuck,
+  freshness,
+  http,
+  mysql,
   namespaceLifecycle,
   nodeReadiness,
-  routesStatic,
-  selfAccess,
-  versionSkew,
-  workloadsHealth,
-  mysql,
+  nodeResources,
+  pdbDrain,
   postgres,
-  redis
+  promql,
+  redis,
+  routesStatic,
+  scenario,
+  selfAccess,
+  storageHealth,
+  tcp,
+  versionSkew,
+  workloadsHealth
 ]
+
+/** Sorted by id. */
+export const catalogue: ReadonlyArray<AnyProbe> = all.toSorted((a, b) => a.id < b.id ? -1 : 1)
