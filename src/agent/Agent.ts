@@ -2,6 +2,7 @@
 import { Context, Effect, Layer, Option, type Redacted, Stream } from "effect"
 import { hostname } from "node:os"
 import { join } from "node:path"
+import { type ClusterBudget, DEFAULT_BUDGET } from "../domain/ClusterBudget.ts"
 import type { Profile } from "../domain/Profile.ts"
 import { HealthServer } from "../infra/health/HealthServer.ts"
 import * as KubeHttp from "../infra/kube/http/KubeHttp.ts"
@@ -14,6 +15,7 @@ import { ClusterIdentity } from "../infra/pki/ClusterIdentity.ts"
 import { CredentialStore } from "../infra/pki/CredentialStore.ts"
 import * as Sqlite from "../infra/sql/Sqlite.ts"
 import type { AnyProbe } from "../probes/Probe.ts"
+import { Budget } from "./Budget.ts"
 import { ClusterFacts } from "./ClusterFacts.ts"
 import * as ControlServer from "./ControlServer.ts"
 import { Execution } from "./Execution.ts"
@@ -49,6 +51,8 @@ export interface StandaloneOptions {
   readonly available: ReadonlyArray<AnyProbe>
   /** Of the agent. */
   readonly version: string
+  /** What its probes may use of the cluster together; {@link DEFAULT_BUDGET} where absent. */
+  readonly budget?: Partial<ClusterBudget> | undefined
   /** What probes may write; `standard` with resources, `observe` without. */
   readonly profile?: Profile | undefined
   /** Ids of probes that may run whatever they write: the opt-in of whoever starts the agent. */
@@ -125,6 +129,7 @@ const working = (options: StandaloneOptions, outbox: "kept" | "none") => {
         ? Sweeping.layerNone
         : Sweeping.layer({ namespace: probeNamespace, available })
     )),
+    Layer.provideMerge(Budget.layer({ ...DEFAULT_BUDGET, ...options.budget })),
     Layer.provideMerge(Layer.mergeAll(ClusterFacts.layer({ version: options.version }), kept)),
     Layer.provideMerge(KubeHttp.layer(options.connection))
   )

@@ -5,17 +5,21 @@
  * here is UNKNOWN with its cause.
  */
 import { Cause, Context, DateTime, Duration, Effect, Exit, Layer, Option, Result, Semaphore } from "effect"
+import { DEFAULT_TIMEOUT, TEMPLATE_TIMEOUT } from "../domain/Policy.ts"
 import type { ProbeLayer } from "../domain/ProbeLayer.ts"
 import { type Profile, mayRun, permits } from "../domain/Profile.ts"
 import * as Report from "../domain/Report.ts"
 import type { RunId, RunRecord, Trigger } from "../domain/Run.ts"
 import { Kube } from "../infra/kube/Kube.ts"
+import type { BudgetExhausted } from "../infra/kube/KubeError.ts"
+import { type Gate, KubeGate } from "../infra/kube/KubeGate.ts"
 import { checkerCodes } from "../probes/CheckerCodes.ts"
 import type { AnyProbe, Check } from "../probes/Probe.ts"
+import { Budget, LANES } from "./Budget.ts"
 import { JobRunner } from "./JobRunner.ts"
 import { Outbox } from "./Outbox.ts"
 import { BACKSTOP, checksOf, cleanupOf, hasChecker, planOf } from "./probePlan.ts"
-import type { StoredProbe } from "./ProbeStore.ts"
+import { type StoredProbe, keyOf } from "./ProbeStore.ts"
 import type { ProbeWorld } from "./ProbeWorld.ts"
 import * as Round from "./Round.ts"
 import { Standings } from "./Standings.ts"
@@ -23,13 +27,13 @@ import { StatusWriter } from "./StatusWriter.ts"
 import { Sweeping } from "./Sweeping.ts"
 
 /** Checks that run at a time inside the agent, by their schedule; as many again when people ask, and on changes. */
-const CHECKS_AT_ONCE = 8
+const CHECKS_AT_ONCE = LANES.schedule
 
 /** Of these, how many one Probe may have. */
 const CHECKS_OF_ONE = 4
 
 /** Jobs at a time: each is a pod in the cluster. */
-const JOBS_AT_ONCE = 2
+const JOBS_AT_ONCE = LANES.job
 
 /** How long after its deadline a run's objects are left alone by the sweeper. */
 const SWEEP_GRACE = Duration.minutes(10)
@@ -72,7 +76,7 @@ export class Execution extends Context.Service<Execution, {
 }>()("kubeprober/agent/Execution") {
   static readonly layer = (
     options: ExecutionOptions
-  ): Layer.Layer<Execution, never, Kube | JobRunner | Outbox | Standings | StatusWriter | Sweeping> =>
+  ): Layer.Layer<Execution, never, Budget | Kube | JobRunner | Outbox | Standings | StatusWriter | Sweeping> =>
     Layer.effect(Execution, make(options))
 }
 
@@ -84,6 +88,7 @@ interface Said {
 
 const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
   const kube = yield* Kube
+  const budget = yield* Budget
   const jobs = yield* JobRunner
   const outbox = yield* Outbox
   const standings = yield* Standings
@@ -212,7 +217,34 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
       ? lanes[trigger].withPermits(Math.min(CHECKS_OF_ONE, only?.size ?? spec.checks?.length ?? 1))
       : jobPermits.withPermits(1)
 
-  const run = Effect.fn("Execution.run")(function*(request: RunRequest) {
+  const timeoutOf = ({ probe, timeout }: RunRequest): Duration.Duration | undefined =>
+    timeout ?? probe.spec.policy?.timeout
+
+  /** How long a run may wait for room in the budget: as long as it may take. */
+  const patienceOf = (request: RunRequest): Duration.Duration => {
+    const { only, probe } = request
+    const given = timeoutOf(request)
+    if (given !== undefined) return given
+    if (probe.spec.template !== undefined) return TEMPLATE_TIMEOUT
+    const timeouts = checksOf(probe, options).flatMap((planned) =>
+      planned._tag === "Known" && only?.has(planned.check.name) !== false ? [planned.check.probe.timeout] : []
+    )
+    return timeouts.reduce((a, b) => Duration.max(a, b), DEFAULT_TIMEOUT)
+  }
+
+  /** Room in the budget for what is asked. */
+  const room = (request: RunRequest) => {
+    const { only, probe: { spec } } = request
+    return budget.session({
+      account: keyOf(request.probe),
+      part: only === undefined ? "" : [...only].toSorted().join(","),
+      checks: only?.size ?? spec.checks?.length ?? 1,
+      patience: Duration.toMillis(patienceOf(request)),
+      lane: spec.template === undefined ? request.trigger : "job"
+    })
+  }
+
+  const perform = Effect.fnUntraced(function*(request: RunRequest, admitted: Result.Result<Gate, BudgetExhausted>) {
     const { probe, run, trigger } = request
     const ref = { namespace: probe.namespace, name: probe.name }
     const startedAt = yield* DateTime.now
@@ -255,13 +287,17 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
       yield* sayOfAll(checkerCodes.INVALID_CONFIG({
         message: `Probe ${ref.namespace}/${ref.name} cannot run: ${plan.failure}`
       }))
+    } else if (Result.isFailure(admitted)) {
+      yield* sayOfAll(checkerCodes.BUDGET_EXHAUSTED({ message: `not run: ${admitted.failure.detail}` }))
     } else {
       const { template } = probe.spec
-      const given = request.timeout ?? probe.spec.policy?.timeout
+      const given = timeoutOf(request)
       const deadline = given ?? (template === undefined ? BACKSTOP : plan.success.timeout)
-      const program = template === undefined
+      const program = (template === undefined
         ? runChecks(request, startedAt, deadline, say)
-        : runTemplate(request, template, startedAt, deadline, expected, say)
+        : runTemplate(request, template, startedAt, deadline, expected, say)).pipe(
+          Effect.provideService(KubeGate, admitted.success)
+        )
       // A Job is ended by its own deadline, which says more of it.
       const patience = template === undefined ? deadline : Duration.sum(deadline, SWEEP_GRACE)
       const exit = yield* Effect.exit(Effect.timeoutOption(program, patience))
@@ -312,7 +348,13 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
         took: Duration.format(DateTime.distance(startedAt, now))
       })
     )
-  }, (effect, request) => gate(request)(effect))
+  })
+
+  // Who waits for room in the budget takes nobody's place among those that run.
+  const run = Effect.fn("Execution.run")(function*(request: RunRequest) {
+    const admitted = yield* Effect.result(room(request))
+    yield* Result.isFailure(admitted) ? perform(request, admitted) : gate(request)(perform(request, admitted))
+  }, Effect.scoped)
 
   return Execution.of({ run })
 })

@@ -8,8 +8,10 @@
 import { Cause, Context, Deferred, Effect, Layer, RcMap, Schedule, type Scope, Stream } from "effect"
 import { Kube } from "../infra/kube/Kube.ts"
 import type { KubeError } from "../infra/kube/KubeError.ts"
+import { KubeGate } from "../infra/kube/KubeGate.ts"
 import type { KubeObject, KubeResource } from "../infra/kube/KubeResource.ts"
 import type * as Watch from "../probes/Watch.ts"
+import { Budget } from "./Budget.ts"
 
 export class Watching extends Context.Service<Watching, {
   /**
@@ -23,7 +25,10 @@ export class Watching extends Context.Service<Watching, {
   /** What somebody follows and cannot be watched now, and why. */
   readonly faults: Effect.Effect<ReadonlyMap<string, string>>
 }>()("kubeprober/agent/Watching") {
-  static readonly layer: Layer.Layer<Watching, never, Kube> = Layer.effect(Watching, Effect.suspend(() => make))
+  static readonly layer: Layer.Layer<Watching, never, Budget | Kube> = Layer.effect(
+    Watching,
+    Effect.suspend(() => make)
+  )
 
   /** Nothing ever changes: for tests of what else makes runs. */
   static readonly layerNone: Layer.Layer<Watching> = Layer.succeed(Watching, {
@@ -56,6 +61,7 @@ const textOf = ({ namespace, resource: { group, plural }, selector }: Watch.Watc
 
 const make = Effect.gen(function*() {
   const kube = yield* Kube
+  const budget = yield* Budget
   const faults = new Map<string, string>()
   /** By key, for ever: there are no more than probes name. */
   const watches = new Map<string, Watch.Watch>()
@@ -129,6 +135,7 @@ const make = Effect.gen(function*() {
         else objects?.set(name, event.object)
         yield* tell(shared, [[before, event._tag === "Deleted" ? undefined : event.object]])
       })),
+      Effect.provideService(KubeGate, budget.standing("what is watched")),
       Effect.tapError(lost),
       Effect.retry(refusedRetries),
       Effect.catchCause((cause) =>

@@ -2,6 +2,7 @@
 import { Effect, FileSystem, Option, Redacted } from "effect"
 import * as Agent from "../agent/Agent.ts"
 import * as KubernetesJobs from "../agent/jobs/KubernetesJobs.ts"
+import type { ClusterBudget } from "../domain/ClusterBudget.ts"
 import type { Profile } from "../domain/Profile.ts"
 import { catalogue } from "../probes/Catalogue.ts"
 import type { Address } from "./commands/flags.ts"
@@ -22,6 +23,7 @@ export interface AgentProcessOptions extends OneCluster.OneClusterOptions {
   readonly credentials: Option.Option<string>
   /** None: the agent's own, where it is a pod. */
   readonly workerImage: Option.Option<string>
+  readonly budget: ClusterBudget
   readonly modules: ReadonlyArray<string>
   readonly state: string
   readonly reportListen: Option.Option<Address>
@@ -74,6 +76,7 @@ export const run = Effect.fn("AgentProcess.run")(function*(options: AgentProcess
     version,
     credentials: Option.getOrUndefined(options.credentials),
     ...Option.match(options.workerImage, { onNone: () => ({}), onSome: (workerImage) => ({ workerImage }) }),
+    budget: options.budget,
     ...Option.match(options.profile, { onNone: () => ({}), onSome: (profile) => ({ profile }) }),
     ...Option.match(options.master, { onNone: () => ({}), onSome: (master) => ({ master }) }),
     ...Option.match(token, { onNone: () => ({}), onSome: (joinToken) => ({ joinToken }) }),

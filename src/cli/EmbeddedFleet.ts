@@ -6,6 +6,7 @@ import { Context, type Duration, Effect, FileSystem, Layer, Option, Path, Refere
 import * as Agent from "../agent/Agent.ts"
 import * as Connection from "../client/Connection.ts"
 import { FleetClient } from "../client/FleetClient.ts"
+import type { ClusterBudget } from "../domain/ClusterBudget.ts"
 import type { Check } from "../domain/kinds/Probe.ts"
 import { ProbeLayer } from "../domain/ProbeLayer.ts"
 import type { Profile } from "../domain/Profile.ts"
@@ -33,6 +34,8 @@ export interface EmbeddedFleetOptions {
   readonly credentials?: Option.Option<string> | undefined
   /** For worker pods. */
   readonly workerImage: Option.Option<string>
+  /** Of each agent; the default where absent. */
+  readonly budget?: ClusterBudget | undefined
   /** Where probes create objects and send dry-run creates. */
   readonly probeNamespace: Option.Option<string>
   /** Keeps the history over restarts; gone with the scope when absent. */
@@ -143,6 +146,7 @@ export const start = Effect.fn("EmbeddedFleet.start")(function*(options: Embedde
         stateFolder,
         available: [...catalogue, ...options.own],
         version,
+        budget: options.budget,
         profile: options.profile,
         credentials: Option.getOrUndefined(options.credentials ?? Option.none()),
         ...Option.match(options.workerImage, { onNone: () => ({}), onSome: (workerImage) => ({ workerImage }) }),

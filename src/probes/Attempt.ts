@@ -7,6 +7,7 @@ import { Cause, Duration, Effect, Exit, Fiber, Option, Schema } from "effect"
 import { Finding } from "../domain/Report.ts"
 import { CredentialMissing } from "../infra/credentials/Credentials.ts"
 import { KubeError, isTransient } from "../infra/kube/KubeError.ts"
+import { type Gate, KubeGate } from "../infra/kube/KubeGate.ts"
 import { checkerCodes } from "./CheckerCodes.ts"
 import { TargetFault } from "./Codes.ts"
 import type { Outcome } from "./Outcome.ts"
@@ -32,6 +33,8 @@ export const findingOfKubeError = (error: KubeError): Finding => {
       return error.reason.what === "resource"
         ? checkerCodes.KIND_NOT_SERVED({ message })
         : checkerCodes.CHECKER_FAILED({ message })
+    case "BudgetExhausted":
+      return checkerCodes.BUDGET_EXHAUSTED({ message })
     case "TooManyRequests":
     case "ServerFault":
       return checkerCodes.API_FAULT({ message })
@@ -53,6 +56,39 @@ export const findingOfWorkerFault = (fault: WorkerFault): Finding => {
     ...(pod === undefined ? {} : { subject: { kind: "Pod", name: pod } }),
     evidence: { stage, ...(node === undefined ? {} : { node }) }
   })
+}
+
+/** Waiting this long (ms) in the middle of a run is long enough to be taken for slowness of the cluster. */
+const NOTICEABLE = 100
+
+/** The gate, and what came of waiting at it. */
+const observed = (gate: Gate) => {
+  let waited = 0
+  let refused: string | undefined
+  const observing: Gate = {
+    admit: (request) =>
+      Effect.timed(gate.admit(request)).pipe(
+        Effect.tap(([took]) => Effect.sync(() => waited += Duration.toMillis(took))),
+        Effect.tapError(({ detail }) => Effect.sync(() => refused = detail)),
+        Effect.onInterrupt(() =>
+          Effect.sync(() => {
+            refused ??= "the budget of the prober had no room for a request of it in time; see the agent's log"
+          })
+        ),
+        Effect.asVoid
+      )
+  }
+  /** What the budget did to a run that ended so; nothing when it did not matter. */
+  const told = (outcome: Outcome): Finding | undefined => {
+    if (refused !== undefined) return checkerCodes.BUDGET_EXHAUSTED({ message: refused })
+    const bad = outcome.findings.find(({ status }) => status === "WARN" || status === "ERROR")
+    return bad === undefined || waited < NOTICEABLE ? undefined : checkerCodes.BUDGET_EXHAUSTED({
+      message: `it waited ${Math.round(waited)} ms for its turn in the middle of the run, which may be why it found ` +
+        `${bad.code}: ${bad.message}`,
+      evidence: { waitedMillis: Math.round(waited) }
+    })
+  }
+  return { observing, told }
 }
 
 /** An outcome of one finding and nothing to be proud of. */
@@ -94,6 +130,7 @@ const STRICT = { onExcessProperty: "error" } as const
  */
 export const attempt = Effect.fnUntraced(
   function*({ probe, with: written }: Check): Effect.fn.Return<Outcome, never, ProbeServices> {
+    const { observing, told } = observed(yield* KubeGate)
     const program = Schema.decodeUnknownEffect(probe.config, STRICT)(written).pipe(
       Effect.catchTag("SchemaError", (error) => checkerCodes.INVALID_CONFIG.fail({ message: error.message })),
       Effect.flatMap((config) =>
@@ -102,7 +139,8 @@ export const attempt = Effect.fnUntraced(
           while: (error) => error instanceof KubeError && isTransient(error)
         })
       ),
-      Effect.timeoutOption(probe.timeout)
+      Effect.timeoutOption(probe.timeout),
+      Effect.provideService(KubeGate, observing)
     )
     // In a fiber of its own, because an interruption by the probe and one of the probe are told apart only from outside.
     const exit = yield* Effect.uninterruptibleMask((restore) =>
@@ -126,6 +164,10 @@ export const attempt = Effect.fnUntraced(
         Effect.succeed(
           failed(checkerCodes.CHECKER_FAILED({ message: `the probe's result is not valid: ${error.message}` }))
         )),
+      Effect.map((outcome) => {
+        const finding = told(outcome)
+        return finding === undefined ? outcome : failed(finding)
+      }),
       // Reading what others threw can throw: a getter, or a value without a text.
       Effect.catchDefect(() =>
         Effect.succeed(failed(checkerCodes.CHECKER_FAILED({ message: "the probe ended with something unreadable" })))

@@ -50,6 +50,10 @@ export const checkerCodes = Codes.make({
     "The probe did not finish within its timeout.",
     "Look for a slow API server or raise the probe's timeout."
   ),
+  BUDGET_EXHAUSTED: Codes.unknown(
+    "The prober's own budget of API requests or pods in this cluster had no room for the probe in time.",
+    "Run the Probes named in the message less often, or raise --budget-requests or --budget-pods of the agent."
+  ),
   CHECKER_FAILED: Codes.unknown(
     "The probe failed for a reason of its own.",
     "Read the message; if it names nothing in the cluster, report it as a fault of the probe."

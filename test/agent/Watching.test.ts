@@ -1,6 +1,7 @@
 /** What is watched on a real API server, and what is told of it. */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { DateTime, Effect, Layer, Logger, Stream } from "effect"
+import { Budget } from "../../src/agent/Budget.ts"
 import { Watching } from "../../src/agent/Watching.ts"
 import { Kube } from "../../src/infra/kube/Kube.ts"
 import { Deployment } from "../../src/infra/kube/resources/apps.ts"
@@ -82,6 +83,7 @@ describe("watching", () => {
       Effect.gen(function*() {
         const logged: Array<string> = []
         const watching = yield* Layer.build(Watching.layer).pipe(
+          Effect.provide(Budget.layer()),
           Effect.provideService(Kube, kube),
           Effect.provide(Logger.layer([Logger.make(({ message }) => void logged.push(String(message)))]))
         )

@@ -65,6 +65,7 @@ export const agent = Command.make(
       Flag.withMetavar("URL"),
       Flag.optional
     ),
+    ...flags.budget,
     healthListen: flags.listen("health-listen", "Where /healthz and /readyz answer, without TLS").pipe(Flag.optional)
   },
   Effect.fn("agent")(function*(options) {
@@ -77,7 +78,7 @@ export const agent = Command.make(
       options.namespace,
       () => options.store === "memory" ? DRY_RUN_NAMESPACE : "kubeprober"
     )
-    return yield* AgentProcess.run({ ...options, namespace, state })
+    return yield* AgentProcess.run({ ...options, budget: flags.budgetOf(options), namespace, state })
   })
 ).pipe(
   Command.withDescription(

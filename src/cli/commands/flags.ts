@@ -1,6 +1,7 @@
 /** Flags that several commands share, named and defaulted alike. */
 import { Config, Effect, Option, Path, Schema } from "effect"
 import { Flag } from "effect/cli"
+import { DEFAULT_BUDGET } from "../../domain/ClusterBudget.ts"
 import { DurationString } from "../../domain/Duration.ts"
 import { ProbeLayer } from "../../domain/ProbeLayer.ts"
 import { Profile } from "../../domain/Profile.ts"
@@ -233,6 +234,42 @@ const addressOf = (text: string): Address => {
   const host = text.slice(0, at).replace(/^\[(.*)\]$/u, "$1")
   return { host: host === "" ? "0.0.0.0" : host, port: Number(text.slice(at + 1)) }
 }
+
+const limit = (name: string, minimum: number, config: string, fallback: number, description: string) =>
+  Flag.Int(name).pipe(
+    Flag.withDescription(`${description}; else $${config}, else ${fallback}`),
+    Flag.withMetavar("NUMBER"),
+    Flag.withSchema(Schema.Int.check(Schema.isBetween({ minimum, maximum: 1_000_000 }))),
+    Flag.withFallbackConfig(Config.schema(
+      Schema.NumberFromString.check(Schema.isInt(), Schema.isBetween({ minimum, maximum: 1_000_000 })),
+      config
+    )),
+    Flag.withDefault(fallback)
+  )
+
+/** What the probes of one cluster may use of it together. */
+export const budget = {
+  budgetRequests: limit(
+    "budget-requests",
+    1,
+    "KUBEPROBER_BUDGET_REQUESTS",
+    DEFAULT_BUDGET.requests,
+    "API requests a minute that the probes of a cluster may send together"
+  ),
+  budgetPods: limit(
+    "budget-pods",
+    0,
+    "KUBEPROBER_BUDGET_PODS",
+    DEFAULT_BUDGET.pods,
+    "Pods that the probes of a cluster may have at once; twelve times as many an hour"
+  )
+}
+
+/** The budget that {@link budget} says. */
+export const budgetOf = (options: { readonly budgetRequests: number; readonly budgetPods: number }) => ({
+  requests: options.budgetRequests,
+  pods: options.budgetPods
+})
 
 /** Where to listen; port 0 is any free one. */
 export const listen = (name: string, description: string, address?: string) => {

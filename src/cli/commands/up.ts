@@ -11,6 +11,7 @@ export const up = Command.make(
   {
     ...flags.checking,
     probeNamespace: flags.probeNamespace,
+    ...flags.budget,
     once: Flag.Boolean("once").pipe(
       Flag.withDescription("One round without a master, then exit as `check` does"),
       Flag.withDefault(false)
@@ -51,7 +52,13 @@ export const up = Command.make(
     const probes = options.manifests.length > 0
       ? (yield* Effect.forEach(options.manifests, Manifests.loadProbes)).flat()
       : EmbeddedFleet.probesOf(chosen, options.interval)
-    const { fleet, server } = yield* EmbeddedFleet.start({ ...options, connections, probes, own })
+    const { fleet, server } = yield* EmbeddedFleet.start({
+      ...options,
+      budget: flags.budgetOf(options),
+      connections,
+      probes,
+      own
+    })
     yield* note([`A master serves this fleet at ${server}; \`kubeprober status\` asks it too. Ctrl-C ends.`, ""])
     yield* Effect.addFinalizer(() => note(["", "ending"]))
     return yield* FleetWatch.watch(fleet, {}, { wide: options.output === "wide", fresh: true })

@@ -76,6 +76,9 @@ export class Undecodable extends Data.TaggedClass("Undecodable")<{ readonly issu
 /** The probe did not declare this call in its `needs`; nothing was sent. */
 export class Undeclared extends Data.TaggedClass("Undeclared")<{ readonly rule: string }> {}
 
+/** Nothing was sent: the budget of the prober's own requests or pods had no room in time. `detail` tells it whole. */
+export class BudgetExhausted extends Data.TaggedClass("BudgetExhausted")<{ readonly detail: string }> {}
+
 export type KubeErrorReason =
   | Unreachable
   | Unauthorized
@@ -90,6 +93,7 @@ export type KubeErrorReason =
   | ServerFault
   | Undecodable
   | Undeclared
+  | BudgetExhausted
 
 /** What was asked, in RBAC's words, so that a message can print the rule that is missing. */
 export const KubeCall = Schema.Struct({
@@ -141,6 +145,8 @@ const explain = (reason: KubeErrorReason, call: KubeCall): string => {
       return `the API server answered ${reason.status}: ${reason.detail}`
     case "Undecodable":
       return `the answer could not be read: ${reason.issue}`
+    case "BudgetExhausted":
+      return reason.detail
     case "Undeclared":
       return `the probe does not declare this call; add to its needs: ${reason.rule}`
   }

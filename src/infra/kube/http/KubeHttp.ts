@@ -23,6 +23,7 @@ import {
   Undecodable,
   Unreachable
 } from "../KubeError.ts"
+import { KubeGate } from "../KubeGate.ts"
 import {
   type KubeObject,
   type KubeResource,
@@ -181,6 +182,18 @@ export const fromTransport = Effect.fnUntraced(function*(target: {
         )
     })
 
+  /** Before the request has a turn at the connections, so that who waits here keeps nobody from them. */
+  const admitted = (asked: Asked) =>
+    Effect.flatMap(KubeGate, ({ admit }) =>
+      Effect.mapError(
+        admit({
+          call: asked.call,
+          stores: asked.method !== "GET" && asked.parameters?.["dryRun"] === undefined,
+          body: asked.body
+        }),
+        (reason) => fail(asked.call, reason)
+      ))
+
   const send = (asked: Asked) => {
     const request = HttpClientRequest.make(asked.method)(`${asked.server ?? server}${asked.path}`, {
       headers: { accept: asked.accept ?? "application/json", "user-agent": "kubeprober" },
@@ -241,7 +254,7 @@ export const fromTransport = Effect.fnUntraced(function*(target: {
     return response.status >= 200 && response.status < 300
       ? yield* readText(asked.call, response, MAXIMUM_BODY)
       : yield* refuse(asked.call, response)
-  }, (effect, asked) => inTime(asked.call, requests.withPermits(1)(effect)))
+  }, (effect, asked) => Effect.andThen(admitted(asked), inTime(asked.call, requests.withPermits(1)(effect))))
 
   const undecodable = (call: KubeCall) => (issue: { readonly message: string }) =>
     fail(call, new Undecodable({ issue: flatten(issue) }))
@@ -351,6 +364,7 @@ export const fromTransport = Effect.fnUntraced(function*(target: {
   /** A long answer, whose headers must come in time and whose connection ends with the stream. */
   const open = (asked: Asked) =>
     Effect.gen(function*() {
+      yield* admitted(asked)
       yield* Effect.timeoutOrElse(streams.takeScoped(1), {
         duration: STREAM_WAIT,
         orElse: () =>
@@ -532,8 +546,10 @@ export const fromTransport = Effect.fnUntraced(function*(target: {
           })
         )
       }
+      const asked: Asked = { call, method: "GET", path, accept: "*/*", server: options?.server }
+      yield* admitted(asked)
       const answer = Effect.gen(function*() {
-        const response = yield* send({ call, method: "GET", path, accept: "*/*", server: options?.server })
+        const response = yield* send(asked)
         return {
           status: response.status,
           body: yield* readText(call, response, options?.maximumBytes ?? MAXIMUM_RAW),
