@@ -19,9 +19,6 @@ const BURST_MINUTES = 0.5
 /** New pods an hour, for each that may be there at once: each may live five minutes. */
 const PODS_AN_HOUR = 12
 
-/** Requests of one round of turns, for each Probe: few, so that who needs few soon has them. */
-const QUANTUM = 2
-
 /** What a check is thought to take before it has run. */
 const FIRST_GUESS = 10
 
@@ -132,7 +129,7 @@ const make = Effect.fnUntraced(function*({ pods: atOnce, requests: perMinute }: 
   /** A queue for each kind of run, and one for single requests. */
   const queues = (["schedule", "manual", "watch", "job", "single"] as const).map((lane) => ({
     lane,
-    share: new FairShare(bucket, QUANTUM),
+    share: new FairShare(bucket),
     begun: 0,
     limit: lane === "single" ? Infinity : LANES[lane]
   }))
@@ -140,7 +137,7 @@ const make = Effect.fnUntraced(function*({ pods: atOnce, requests: perMinute }: 
   const queueOf = new Map<string, Queued>(queues.map((queue) => [queue.lane, queue]))
   /** Whose turn among the queues it is. */
   let at = 0
-  const pods = new FairShare(places, 1)
+  const pods = new FairShare(places)
   const counts = new Counts(start)
   /** Of the last run of each part: requests, and pods at once. */
   const sizes = new Map<string, { readonly requests: number; readonly pods: number }>()
@@ -277,6 +274,7 @@ const make = Effect.fnUntraced(function*({ pods: atOnce, requests: perMinute }: 
     let midway = unhurried ? Infinity : MIDWAY
     const began = yield* Clock.currentTimeMillis
     let begun = false
+    let granted = 0
     /** Set aside and not used yet. */
     let aside = 0
     let asidePods = 0
@@ -288,7 +286,10 @@ const make = Effect.fnUntraced(function*({ pods: atOnce, requests: perMinute }: 
 
     yield* Effect.addFinalizer(() =>
       Effect.flatMap(Clock.currentTimeMillis, (now) => {
-        if (begun) end(lane)
+        if (begun) {
+          end(lane)
+          queueOf.get(lane)?.share.charge(account, used - granted)
+        }
         if (aside > 0) bucket.giveBack(aside, now)
         if (asidePods > 0) places.giveBack(asidePods, now)
         if (alive > 0) places.leave(alive)
@@ -311,6 +312,7 @@ const make = Effect.fnUntraced(function*({ pods: atOnce, requests: perMinute }: 
     const left = patience - ((yield* Clock.currentTimeMillis) - began)
     yield* turn(lane, account, wanted, left, restore)
     begun = true
+    granted = wanted
     aside = wanted
 
     const admitPods = Effect.fnUntraced(function*(request: GatedRequest, amount: number, restore: Restore) {
