@@ -1,5 +1,6 @@
 /**
- * Writes what is generated from the domain: the CustomResourceDefinitions under `crds/`.
+ * Writes what is generated from the sources: the CustomResourceDefinitions under `crds/`, and the reference of probes under
+ * `docs/probes/`.
  *
  * `npm run generate` writes, `npm run generate -- --check` exits 1 and names the files that differ.
  */
@@ -11,6 +12,8 @@ import * as CustomResourceDefinition from "../src/domain/crd/CustomResourceDefin
 import { objectViolations } from "../src/domain/crd/StructuralRules.ts"
 import { type AnyKind, GROUP } from "../src/domain/kinds/Kind.ts"
 import { kinds } from "../src/domain/kinds/Kinds.ts"
+import { catalogue } from "../src/probes/Catalogue.ts"
+import { pages } from "./probeDocs.ts"
 
 const HEADER = "# Generated from src/domain by `npm run generate`. Do not edit.\n"
 
@@ -18,6 +21,13 @@ const HEADER = "# Generated from src/domain by `npm run generate`. Do not edit.\
 class Unsound extends Data.TaggedError("Unsound")<{ readonly kind: string; readonly breaches: ReadonlyArray<string> }> {
   override get message(): string {
     return `the definition of ${this.kind} would not be structural:\n${this.breaches.join("\n")}`
+  }
+}
+
+/** Who runs a probe must know beforehand what it takes. */
+class CostsMissing extends Data.TaggedError("CostsMissing")<{ readonly probes: ReadonlyArray<string> }> {
+  override get message(): string {
+    return `these probes do not say what a run costs: ${this.probes.join(", ")}`
   }
 }
 
@@ -39,6 +49,44 @@ const render = Effect.fnUntraced(function*(kind: AnyKind) {
   }
 })
 
+/** What a folder must hold. Other files in it that `owns` are obsolete. */
+interface Folder {
+  readonly name: string
+  readonly owns: (file: string) => boolean
+  readonly files: ReadonlyArray<{ readonly name: string; readonly content: string }>
+}
+
+const folders = Effect.gen(function*() {
+  const silent = catalogue.filter(({ costs }) => costs === "").map(({ id }) => id)
+  if (silent.length > 0) return yield* new CostsMissing({ probes: silent })
+  const definitions: Folder = {
+    name: "crds",
+    owns: (file) => file.startsWith(`${GROUP}_`),
+    files: yield* Effect.forEach(kinds, render)
+  }
+  const reference: Folder = { name: "docs/probes", owns: (file) => file.endsWith(".md"), files: pages(catalogue) }
+  return [definitions, reference]
+})
+
+/** Brings a folder in line, or only looks; the files that were not. */
+const bring = Effect.fnUntraced(function*({ files: wanted, name: folderName, owns }: Folder, check: boolean) {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const folder = yield* path.fromFileUrl(new URL(`../${folderName}/`, import.meta.url))
+  yield* fs.makeDirectory(folder, { recursive: true })
+  const present = yield* fs.readDirectory(folder)
+  const obsolete = present.filter((name) => owns(name) && !wanted.some((file) => file.name === name))
+  const changed = yield* Effect.filter(wanted, ({ content, name }) =>
+    present.includes(name)
+      ? Effect.map(fs.readFileString(path.join(folder, name)), (current) => current !== content)
+      : Effect.succeed(true))
+  if (!check) {
+    yield* Effect.forEach(changed, ({ content, name }) => fs.writeFileString(path.join(folder, name), content))
+    yield* Effect.forEach(obsolete, (name) => fs.remove(path.join(folder, name)))
+  }
+  return [...changed.map(({ name }) => name), ...obsolete].map((name) => `${folderName}/${name}`)
+})
+
 const generate = Command.make(
   "generate",
   {
@@ -48,29 +96,11 @@ const generate = Command.make(
     )
   },
   Effect.fn("generate")(function*({ check }) {
-    const fs = yield* FileSystem.FileSystem
-    const path = yield* Path.Path
-    const folder = yield* path.fromFileUrl(new URL("../crds/", import.meta.url))
-    const wanted = yield* Effect.forEach(kinds, render)
-    yield* fs.makeDirectory(folder, { recursive: true })
-    const present = yield* fs.readDirectory(folder)
-    const obsolete = present.filter((name) =>
-      name.startsWith(`${GROUP}_`) && !wanted.some((file) => file.name === name)
-    )
-    const changed = yield* Effect.filter(wanted, ({ content, name }) =>
-      present.includes(name)
-        ? Effect.map(fs.readFileString(path.join(folder, name)), (current) => current !== content)
-        : Effect.succeed(true))
-    const files = [...changed.map(({ name }) => name), ...obsolete].map((name) => `crds/${name}`)
-    if (check) {
-      if (files.length > 0) return yield* new OutOfDate({ files })
-      return
-    }
-    yield* Effect.forEach(changed, ({ content, name }) => fs.writeFileString(path.join(folder, name), content))
-    yield* Effect.forEach(obsolete, (name) => fs.remove(path.join(folder, name)))
-    yield* Console.log(files.length === 0 ? "nothing to do" : files.join("\n"))
+    const files = (yield* Effect.forEach(yield* folders, (folder) => bring(folder, check))).flat()
+    if (!check) return yield* Console.log(files.length === 0 ? "nothing to do" : files.join("\n"))
+    if (files.length > 0) return yield* new OutOfDate({ files })
   })
-).pipe(Command.withDescription("Write what is generated from the domain"))
+).pipe(Command.withDescription("Write what is generated from the sources"))
 
 generate.pipe(
   Command.run({ version: "0" }),

@@ -22,8 +22,8 @@ const units: ReadonlyArray<readonly [name: string, millis: bigint]> = [
 
 const unitMillis = new Map(units)
 
-/** What an API server checks; {@link parse} says the same and more. */
-const looksLikeDuration = Rule.matching(
+/** What an API server checks, and how a schema tells that its text is a duration; {@link parse} says the same and more. */
+export const looksLikeDuration = Rule.matching(
   "([0-9]+([.][0-9]+)?(ms|s|m|h))+",
   "a duration is written like 90s, 1h30m or 250ms"
 )

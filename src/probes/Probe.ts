@@ -52,6 +52,8 @@ export interface Probe<out Config, out Encoded> {
   readonly needs: ReadonlyArray<Need>
   readonly codes: Codes
   readonly config: Schema.Codec<Config, Encoded>
+  /** How often to run it where nobody says otherwise: as often as what it costs is not felt. */
+  readonly interval: Duration.Duration
   /** For the whole run, retries included. */
   readonly timeout: Duration.Duration
   /** Between tries after transient checker faults. */
@@ -75,6 +77,8 @@ export interface ProbeOptions<Config, Encoded, E> {
   /** `agent` when absent. */
   readonly placement?: Placement | undefined
   readonly costs?: string | undefined
+  /** A minute for a probe that stores nothing, 5 minutes for one that writes, when absent. */
+  readonly interval?: Duration.Input | undefined
   readonly needs: ReadonlyArray<ReadonlyArray<Need>>
   readonly codes: Codes
   readonly config: Schema.Codec<Config, Encoded>
@@ -96,6 +100,8 @@ const withWatches = (needs: ReadonlyArray<Need>, watches: ReadonlyArray<Watch.Wa
   return [...needs, ...[...more].filter(([rule]) => !known.has(rule)).map(([, need]) => need)]
 }
 
+const storesNothing = (writes: WriteLevel): boolean => writes === "nothing" || writes === "dry-run"
+
 /** Define a probe. */
 export const make = <Config, Encoded, E>(
   id: string,
@@ -111,8 +117,9 @@ export const make = <Config, Encoded, E>(
   needs: withWatches(options.needs.flat(), options.onChange ?? []),
   codes: options.codes,
   config: options.config,
+  interval: Duration.fromInputUnsafe(options.interval ?? (storesNothing(options.writes) ? "1 minute" : "5 minutes")),
   timeout: Duration.fromInputUnsafe(options.timeout),
-  retry: options.retry ?? (options.writes === "nothing" || options.writes === "dry-run" ? Retry.read : Retry.none),
+  retry: options.retry ?? (storesNothing(options.writes) ? Retry.read : Retry.none),
   confirm: options.confirm ?? "rerun",
   onChange: options.onChange ?? [],
   dependsOn: options.dependsOn ?? [],
@@ -216,6 +223,8 @@ export const all = (
     needs: probes.map((probe) => probe.needs),
     codes: Object.assign({}, ...probes.map((probe) => probe.codes)),
     config: NoConfig,
+    // Of the part that is to run least often, which then costs no more than alone.
+    interval: probes.map((probe) => probe.interval).reduce((a, b) => Duration.max(a, b)),
     timeout: Duration.sum(probes.map((probe) => probe.timeout).reduce((a, b) => Duration.max(a, b)), COMPOSITION_SLACK),
     retry: Retry.none,
     confirm: together(probes),

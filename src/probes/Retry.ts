@@ -13,3 +13,11 @@ export const read: Schedule.Schedule<Duration.Duration, unknown> = times(2)
 
 /** For writes, which are sent once and then read back. */
 export const none: Schedule.Schedule<number, unknown> = Schedule.recurs(0)
+
+/** What a schedule does, for people. One that is not from here is the probe's own. */
+export const inWords = (schedule: Schedule.Schedule<unknown, unknown>): string =>
+  schedule === read
+    ? "up to 2 more tries when the API server gives no answer, or one that will pass"
+    : schedule === none
+    ? "none"
+    : "of the probe's own"

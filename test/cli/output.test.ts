@@ -2,17 +2,25 @@ import { assert, describe, it } from "@effect/vitest"
 import { DateTime, Effect, Schema } from "effect"
 import { execFileSync } from "node:child_process"
 import { parse as parseYaml } from "yaml"
+import { pages } from "../../scripts/probeDocs.ts"
 import * as ExitCode from "../../src/cli/ExitCode.ts"
 import { closest } from "../../src/cli/Failure.ts"
 import * as CheckOutput from "../../src/cli/output/CheckOutput.ts"
 import * as Junit from "../../src/cli/output/Junit.ts"
 import * as Matrix from "../../src/cli/output/Matrix.ts"
+import * as ProbeOutput from "../../src/cli/output/ProbeOutput.ts"
 import * as Style from "../../src/cli/output/Style.ts"
 import * as Table from "../../src/cli/output/Table.ts"
 import { CheckResult, type CheckerResult } from "../../src/domain/CheckResult.ts"
 import type { Finding } from "../../src/domain/Report.ts"
 import * as Report from "../../src/domain/Report.ts"
 import type { Status } from "../../src/domain/Status.ts"
+import { apiCrud } from "../../src/probes/kubernetes/apiCrud.ts"
+import { apiHealth } from "../../src/probes/kubernetes/apiHealth.ts"
+import { certExpiry } from "../../src/probes/kubernetes/certExpiry.ts"
+import { namespaceLifecycle } from "../../src/probes/kubernetes/namespaceLifecycle.ts"
+import { nodeReadiness } from "../../src/probes/kubernetes/nodeReadiness.ts"
+import type { AnyProbe } from "../../src/probes/Probe.ts"
 
 const startedAt = DateTime.makeUnsafe("2026-01-02T03:04:05Z")
 
@@ -308,4 +316,58 @@ describe("did you mean", () => {
       assert.deepStrictEqual(closest("k8s.api.heatlh", known)[0], "k8s.api.health")
       assert.deepStrictEqual(closest("zzzzzz", known), [])
     }))
+})
+
+describe("a probe described", () => {
+  it("as text says where it works, what it writes and costs, and what runs before and re-runs it", () => {
+    const text = ProbeOutput.describeText(nodeReadiness, Style.plain).join("\n")
+    assert.match(text, /^WORKS +in the agent$/mu)
+    assert.match(text, /^WRITES +nothing$/mu)
+    assert.match(text, /^COSTS +3 API requests/mu)
+    assert.match(text, /^INTERVAL +1m/mu)
+    assert.match(text, /^RETRIES +up to 2 more tries/mu)
+    assert.match(text, /^AFTER +k8s\.api\.health$/mu)
+    assert.match(text, /^RE-RUN ON +changes of nodes$/mu)
+    assert.match(text, /^ {2}leaseAge: duration, default 40s$/mu)
+  })
+
+  it("as data says the same", () => {
+    const { codes, config, needs, ...facts } = ProbeOutput.describeProbe(apiCrud)
+    assert.deepStrictEqual(facts, {
+      id: "k8s.api.crud",
+      layer: "kubernetes",
+      proves: apiCrud.proves,
+      writes: "namespace",
+      placement: "agent",
+      costs: apiCrud.costs,
+      interval: "5m",
+      timeout: "1m",
+      retries: "none",
+      dependsOn: ["k8s.api.health"],
+      onChange: []
+    })
+    assert.deepStrictEqual(config[0], {
+      name: "slow",
+      type: "duration",
+      default: "1s",
+      description: "A request that takes longer is slow."
+    })
+    assert.deepInclude(needs, { rule: "watch configmaps in the probe namespace", optional: false })
+    assert.deepStrictEqual(codes.map(({ code }) => code), Object.keys(apiCrud.codes))
+  })
+
+  it("knows choices, lists and objects of a configuration", () => {
+    const typeOf = (probe: AnyProbe, field: string) =>
+      ProbeOutput.describeProbe(probe).config.find(({ name }) => name === field)?.type
+    assert.strictEqual(typeOf(apiHealth, "endpoints"), "auto | always | never")
+    assert.strictEqual(typeOf(certExpiry, "hosts"), "list of {host: string, serverName?: string}")
+    assert.strictEqual(typeOf(namespaceLifecycle, "labels"), "map of string")
+  })
+
+  it("is the same on its page of the reference", () => {
+    const page = pages([nodeReadiness]).find(({ name }) => name === "k8s.node.readiness.md")?.content ?? ""
+    for (const said of [nodeReadiness.proves, nodeReadiness.costs, "`list nodes`", "`NODE_NOT_READY`", "`leaseAge`"]) {
+      assert.include(page, said)
+    }
+  })
 })

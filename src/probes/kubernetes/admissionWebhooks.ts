@@ -393,6 +393,9 @@ export const admissionWebhooks = Probe.make("k8s.admission.webhooks", {
   layer: "kubernetes",
   proves: "Every admission webhook can be called, and creating a pod and a ConfigMap passes admission in time.",
   writes: "dry-run",
+  costs:
+    "6 API requests, two of them creates that are not stored, and 2 for each namespace that serves a webhook; every " +
+    "webhook that matches a pod or a ConfigMap is called.",
   needs: [
     Needs.list("validatingwebhookconfigurations", { group: GROUP }),
     Needs.list("mutatingwebhookconfigurations", { group: GROUP }),

@@ -292,6 +292,9 @@ export const apiCrud = Probe.make("k8s.api.crud", {
   layer: "kubernetes",
   proves: "Objects can be created, read, changed, watched and deleted, in good time.",
   writes: "namespace",
+  costs:
+    "7 API requests, one of them a watch: a ConfigMap is created, watched, changed, read twice and deleted, and its " +
+    "deletion is made sure of.",
   needs: [
     Needs.verbs(["create", "get", "patch", "watch", "delete"], "configmaps", { namespace: Needs.probeNamespace })
   ],

@@ -384,6 +384,8 @@ export const apiHealth = Probe.make("k8s.api.health", {
   layer: "kubernetes",
   proves: "The API server answers promptly and calls itself live and ready, on every replica within reach.",
   writes: "nothing",
+  costs:
+    "4 API requests, and one to each API server behind Service default/kubernetes (16 at most); 3 more when one was slow.",
   // All optional: no pre-flight may stand between us and the question whether the server is there.
   needs: [
     Needs.path(LIVE, { optional: true }),

@@ -384,6 +384,9 @@ export const certExpiry = Probe.make("k8s.cert.expiry", {
   proves:
     "No certificate of the API server, of a CA that admission or aggregation trusts, or of a named host ends soon.",
   writes: "nothing",
+  costs:
+    "5 API requests and one TLS handshake with the API server; one more request and a handshake with each node for " +
+    "`kubelets`, and a handshake with each of `hosts`.",
   needs: [
     Needs.list("validatingwebhookconfigurations", { group: "admissionregistration.k8s.io" }),
     Needs.list("mutatingwebhookconfigurations", { group: "admissionregistration.k8s.io" }),

@@ -121,7 +121,7 @@ export const finalizersStuck = Probe.make("k8s.finalizers.stuck", {
   layer: "kubernetes",
   proves: "Namespaces, pods, volumes, claims and custom resource definitions that were deleted are gone.",
   writes: "nothing",
-  costs: "6 list requests, for all but namespaces of metadata alone.",
+  costs: "6 API requests, and one more for each further 500 objects of a kind.",
   needs: [
     Needs.list("namespaces"),
     ...METADATA.map(({ group, plural }) => Needs.list(plural, { group })),

@@ -332,6 +332,7 @@ export const nodeReadiness = Probe.make("k8s.node.readiness", {
   layer: "kubernetes",
   proves: "Every node is Ready, its kubelet renews its lease, and it takes the pods meant for it.",
   writes: "nothing",
+  costs: "3 API requests, and 2 more for each further 500 nodes.",
   needs: [
     Needs.list("nodes"),
     Needs.list("leases", { group: "coordination.k8s.io", namespace: LEASE_NAMESPACE }),

@@ -132,6 +132,9 @@ export const selfAccess = Probe.make("k8s.self.access", {
   layer: "kubernetes",
   proves: "The prober holds every permission its plan needs, no dangerous one besides, and can remove what it made.",
   writes: "nothing",
+  costs:
+    "One access review for each namespace that the plan's rules name, 2 for the rest, and one for each right that is not " +
+    "held or not listed, 5 of them powers that no probe should have; nothing is stored.",
   // Every authenticated user may ask about itself (ClusterRole system:basic-user); nothing is stored.
   needs: [
     Needs.create("selfsubjectaccessreviews", { group: "authorization.k8s.io" }),

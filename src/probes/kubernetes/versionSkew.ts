@@ -249,6 +249,7 @@ export const versionSkew = Probe.make("k8s.version.skew", {
   layer: "kubernetes",
   proves: "Every kubelet and kube-proxy is of a version that the API server supports, and all kubelets of the same.",
   writes: "nothing",
+  costs: "3 API requests, and one more for each further 500 nodes.",
   needs: [
     Needs.path("/version"),
     Needs.list("nodes"),

@@ -617,6 +617,7 @@ export const workloadsHealth = Probe.make("k8s.workloads.health", {
   proves:
     "Deployments, StatefulSets and DaemonSets have available replicas, and no pod crashes, hangs or waits for long.",
   writes: "nothing",
+  costs: "5 API requests, one more for each further 500 objects of a kind, and one when all of DNS is on one node.",
   needs: [
     Needs.list("pods"),
     Needs.list("deployments", { group: "apps" }),
