@@ -3,16 +3,18 @@
  *
  * Parts, all by default or those named as arguments: `static` (types, lint, format, generated files), `unit` (tests
  * that need nothing), `integration` (tests on real clusters and on the packed package). Each static check counts as one
- * test. The programs of Kubernetes are built beside the first two parts when they are not there yet.
+ * test, and so does the table of proofs, which all tests together make. The programs of Kubernetes are built beside the first two parts when they are not there yet.
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Console, Duration, Effect, Fiber, FileSystem, Path, Schema } from "effect"
-import { Argument, Command } from "effect/cli"
+import { Console, Duration, Effect, Fiber, FileSystem, Option, Path, type PlatformError, Schema } from "effect"
+import { Argument, Command, Flag } from "effect/cli"
 import { ChildProcess, ChildProcessSpawner } from "effect/process"
 import { fileURLToPath } from "node:url"
 import { LocalBinaries } from "../src/local/binaries/LocalBinaries.ts"
 import * as Local from "../src/local/Local.ts"
 import type { Progress } from "../src/local/Progress.ts"
+import { proofs } from "./proofs.ts"
+import { type VitestReport, VitestReportJson, reportFile } from "./vitestReport.ts"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 
@@ -64,22 +66,23 @@ const runStatic = Effect.forEach(checks, ({ command: [command, ...args], name })
     return code === 0 ? passed : failed
   })).pipe(Effect.map(sum))
 
-/** What is read of vitest's JSON report. A file that could not be loaded has failed without a test of its own. */
-const VitestReport = Schema.fromJsonString(Schema.Struct({
-  numPassedTests: Schema.Int,
-  numFailedTests: Schema.Int,
-  numPendingTests: Schema.Int,
-  numTodoTests: Schema.Int,
-  testResults: Schema.Array(Schema.Struct({
-    status: Schema.String,
-    assertionResults: Schema.Array(Schema.Struct({ status: Schema.String }))
-  }))
-}))
+/** A count, and vitest's own report where there is one. */
+interface Told {
+  readonly count: Count
+  readonly report: Option.Option<VitestReport>
+}
 
 /** A crash, an unhandled error and a run without tests each count as a failure. */
-const runVitest = Effect.fnUntraced(function*(project: string) {
+const runVitest = Effect.fnUntraced(function*(project: string): Effect.fn.Return<
+  Told,
+  PlatformError.PlatformError,
+  FileSystem.FileSystem | Path.Path | ChildProcessSpawner.ChildProcessSpawner
+> {
   const fs = yield* FileSystem.FileSystem
-  const report = yield* fs.makeTempFileScoped({ prefix: `kubeprober-${project}-`, suffix: ".json" })
+  const path = yield* Path.Path
+  const report = reportFile(project)
+  yield* fs.makeDirectory(path.dirname(report), { recursive: true })
+  yield* fs.remove(report, { force: true })
   const code = yield* execute(
     "vitest",
     "run",
@@ -88,10 +91,13 @@ const runVitest = Effect.fnUntraced(function*(project: string) {
     "--reporter=json",
     `--outputFile.json=${report}`
   )
-  const told = yield* fs.readFileString(report).pipe(Effect.flatMap(Schema.decodeEffect(VitestReport)), Effect.option)
+  const told = yield* fs.readFileString(report).pipe(
+    Effect.flatMap(Schema.decodeEffect(VitestReportJson)),
+    Effect.option
+  )
   if (told._tag === "None") {
     yield* Console.log(`FAILED ${project} tests: vitest ended with code ${code} and no report`)
-    return failed
+    return { count: failed, report: told }
   }
   const { numFailedTests, numPassedTests, numPendingTests, numTodoTests, testResults } = told.value
   const unloaded = testResults.filter((file) =>
@@ -102,8 +108,8 @@ const runVitest = Effect.fnUntraced(function*(project: string) {
   const count = { passed: numPassedTests, failed: numFailedTests + unloaded, skipped: numPendingTests + numTodoTests }
   const nothingSaid = count.failed === 0 && (code !== 0 || count.passed === 0)
   if (nothingSaid) yield* Console.log(`FAILED ${project} tests: vitest ended with code ${code}, ${count.passed} passed`)
-  return nothingSaid ? sum([count, failed]) : count
-}, Effect.scoped)
+  return { count: nothingSaid ? sum([count, failed]) : count, report: told }
+})
 
 const programs = [
   "etcd",
@@ -140,7 +146,22 @@ const runIntegration = Effect.fnUntraced(function*(prepared: Fiber.Fiber<void, E
   const failure = yield* Effect.flip(Fiber.join(prepared)).pipe(Effect.option)
   if (failure._tag === "None") return yield* runVitest("integration")
   yield* Console.log(`FAILED integration tests: ${failure.value.message}`)
-  return failed
+  return { count: failed, report: Option.none<VitestReport>() }
+})
+
+/** One test: the table of proofs is what this run, in full, has proven. */
+const runProofs = Effect.fnUntraced(function*(told: ReadonlyArray<Told>, update: boolean) {
+  const reports = told.flatMap(({ report }) => Option.toArray(report))
+  if (reports.length < told.length) {
+    yield* Console.log("FAILED proofs: a report is missing")
+    return failed
+  }
+  return yield* proofs(reports, { update }).pipe(
+    Effect.matchEffect({
+      onSuccess: () => Effect.as(Console.log("ok     proofs"), passed),
+      onFailure: (error) => Effect.as(Console.log(`FAILED proofs: ${error.message}`), failed)
+    })
+  )
 })
 
 const parts = ["static", "unit", "integration"] as const
@@ -148,16 +169,23 @@ const parts = ["static", "unit", "integration"] as const
 const test = Command.make(
   "test",
   {
-    parts: Argument.Literals("part", parts).pipe(Argument.atLeast(0))
+    parts: Argument.Literals("part", parts).pipe(Argument.atLeast(0)),
+    updateProofs: Flag.Boolean("update-proofs").pipe(
+      Flag.withDefault(false),
+      Flag.withDescription("Write the table of proofs from this run, which must be of all tests")
+    )
   },
   Effect.fn("test")(function*(options) {
     const chosen = options.parts.length === 0 ? parts : options.parts
     const prepared = yield* Effect.forkScoped(chosen.includes("integration") ? prepare : Effect.void)
-    const total = sum([
-      ...chosen.includes("static") ? [yield* runStatic] : [],
+    const checked = chosen.includes("static") ? [yield* runStatic] : []
+    const told = [
       ...chosen.includes("unit") ? [yield* runVitest("unit")] : [],
       ...chosen.includes("integration") ? [yield* runIntegration(prepared)] : []
-    ])
+    ]
+    // A part of the tests proves a part of the table.
+    const proven = told.length === 2 ? [yield* runProofs(told, options.updateProofs)] : []
+    const total = sum([...checked, ...told.map(({ count }) => count), ...proven])
     yield* Console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`)
     if (total.failed > 0) yield* Effect.sync(() => process.exitCode = 1)
   }, Effect.scoped)

@@ -6,9 +6,16 @@ import { join } from "node:path"
 import { CheckResult } from "../../src/domain/CheckResult.ts"
 import { BUSYBOX_IMAGE } from "../../src/local/image/Images.ts"
 import { LocalCluster } from "../../src/local/LocalCluster.ts"
+import { admissionWebhooks } from "../../src/probes/kubernetes/admissionWebhooks.ts"
+import { apiHealth } from "../../src/probes/kubernetes/apiHealth.ts"
+import { certExpiry } from "../../src/probes/kubernetes/certExpiry.ts"
+import { finalizersStuck } from "../../src/probes/kubernetes/finalizersStuck.ts"
+import { nodeReadiness } from "../../src/probes/kubernetes/nodeReadiness.ts"
+import { workloadsHealth } from "../../src/probes/kubernetes/workloadsHealth.ts"
 import { mint } from "../clusters/Mint.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
 import { tlsServer } from "../clusters/TlsServer.ts"
+import { blind, fault } from "../proofs/proof.ts"
 import { kubeprober, temporaryFolder } from "./Kubeprober.ts"
 
 const folder = temporaryFolder()
@@ -97,31 +104,39 @@ layer(TestCluster.layer({ name: "heal", nodes: NODES, nodeTimings: "fast" }), {
       yield* until("k8s.node.readiness", "PASS")
     }), 180_000)
 
-  it.effect("a webhook with no backend and failurePolicy Fail", () =>
-    Effect.gen(function*() {
-      const { apply, kubectl } = yield* TestCluster
-      yield* apply({
-        apiVersion: "admissionregistration.k8s.io/v1",
-        kind: "ValidatingWebhookConfiguration",
-        metadata: { name: "dead" },
-        webhooks: [{
-          name: "dead.example.com",
-          admissionReviewVersions: ["v1"],
-          sideEffects: "None",
-          failurePolicy: "Fail",
-          timeoutSeconds: 2,
-          clientConfig: { service: { namespace: "default", name: "nobody" } },
-          rules: [{ apiGroups: [""], apiVersions: ["v1"], operations: ["CREATE"], resources: ["configmaps"] }]
-        }]
-      })
-      const broken = yield* until("k8s.admission.webhooks", /^ERROR/u)
-      assert.strictEqual(broken.code, 1)
-      assert.isTrue(broken.findings.some((finding) => finding.message.includes("dead.example.com")))
-      yield* kubectl("delete", "validatingwebhookconfiguration", "dead")
-      yield* until("k8s.admission.webhooks", /^(PASS|INFO)/u)
-    }), 120_000)
+  it.effect(
+    fault(admissionWebhooks, "WEBHOOK_CALL_FAILED", "a webhook with no backend and failurePolicy Fail"),
+    () =>
+      Effect.gen(function*() {
+        const { apply, kubectl } = yield* TestCluster
+        yield* apply({
+          apiVersion: "admissionregistration.k8s.io/v1",
+          kind: "ValidatingWebhookConfiguration",
+          metadata: { name: "dead" },
+          webhooks: [{
+            name: "dead.example.com",
+            admissionReviewVersions: ["v1"],
+            sideEffects: "None",
+            failurePolicy: "Fail",
+            timeoutSeconds: 2,
+            clientConfig: { service: { namespace: "default", name: "nobody" } },
+            rules: [{ apiGroups: [""], apiVersions: ["v1"], operations: ["CREATE"], resources: ["configmaps"] }]
+          }]
+        })
+        const broken = yield* until("k8s.admission.webhooks", /^ERROR/u)
+        assert.strictEqual(broken.code, 1)
+        assert.isTrue(
+          broken.findings.some(({ code, message, subject }) =>
+            code === "WEBHOOK_CALL_FAILED" && message.includes("dead.example.com") && subject?.name === "dead"
+          )
+        )
+        yield* kubectl("delete", "validatingwebhookconfiguration", "dead")
+        yield* until("k8s.admission.webhooks", /^(PASS|INFO)/u)
+      }),
+    120_000
+  )
 
-  it.effect("a crash-looping deployment", () =>
+  it.effect(fault(workloadsHealth, "CRASH_LOOP_RECENT", "a crash-looping deployment"), () =>
     Effect.gen(function*() {
       const { apply, kubectl } = yield* TestCluster
       yield* apply({
@@ -143,13 +158,13 @@ layer(TestCluster.layer({ name: "heal", nodes: NODES, nodeTimings: "fast" }), {
           }
         }
       })
-      const broken = yield* until("k8s.workloads.health", /CRASH/u)
+      const broken = yield* until("k8s.workloads.health", /CRASH_LOOP_RECENT/u)
       assert.isTrue(broken.findings.some((finding) => finding.message.includes("crasher")))
       yield* kubectl("delete", "deployment", "crasher", "-n", "default")
       yield* until("k8s.workloads.health", /^(PASS|INFO)/u)
     }), 180_000)
 
-  it.effect("a namespace stuck on a finalizer", () =>
+  it.effect(fault(finalizersStuck, "DELETION_STUCK", "a namespace stuck on a finalizer"), () =>
     Effect.gen(function*() {
       const { apply, kubectl } = yield* TestCluster
       const manifest = manifestOf({
@@ -168,8 +183,9 @@ layer(TestCluster.layer({ name: "heal", nodes: NODES, nodeTimings: "fast" }), {
       yield* eventually(
         look("-f", manifest),
         ({ findings }) =>
-          findings.some(({ message, status, subject }) =>
-            status === "ERROR" && subject?.name === "stuck" && message.includes("example.com/hold")
+          findings.some(({ code, message, status, subject }) =>
+            status === "ERROR" && code === "DELETION_STUCK" && subject?.name === "stuck" &&
+            message.includes("example.com/hold")
           ),
         { within: "60 seconds", every: "1 second" }
       )
@@ -186,7 +202,7 @@ layer(TestCluster.layer({ name: "heal", nodes: NODES, nodeTimings: "fast" }), {
       yield* until("stuck", "PASS", "-f", manifest)
     }), 120_000)
 
-  it.effect("an expiring certificate", () =>
+  it.effect(fault(certExpiry, "CERT_EXPIRING", "an expiring certificate"), () =>
     Effect.gen(function*() {
       const served = Effect.fnUntraced(function*(left: "5 days" | "90 days") {
         const { port } = yield* tlsServer(yield* mint({ commonName: "shop", age: "300 days", left }))
@@ -197,13 +213,13 @@ layer(TestCluster.layer({ name: "heal", nodes: NODES, nodeTimings: "fast" }), {
         })
       })
       const expiring = yield* look("-f", yield* served("5 days"))
-      assert.match(expiring.cells.get("shop") ?? "", /^ERROR CERT_/u)
+      assert.match(expiring.cells.get("shop") ?? "", /^ERROR CERT_EXPIRING$/u)
       assert.strictEqual(expiring.code, 1)
       const renewed = yield* look("-f", yield* served("90 days"))
       assert.match(renewed.cells.get("shop") ?? "", /^(PASS|INFO)/u)
     }).pipe(Effect.scoped), 60_000)
 
-  it.effect("a right taken away", () =>
+  it.effect(blind(nodeReadiness, "ACCESS_MISSING", "a right taken away"), () =>
     Effect.gen(function*() {
       const { apply, kubectl } = yield* TestCluster
       const { caCertPem, issueClientCertificate, server } = yield* LocalCluster
@@ -245,18 +261,22 @@ layer(TestCluster.layer({ name: "heal", nodes: NODES, nodeTimings: "fast" }), {
       yield* until("k8s.node.readiness", "PASS", ...as)
     }), 120_000)
 
-  it.effect("an API server stopped: its children are UNKNOWN because of it", () =>
-    Effect.gen(function*() {
-      const { components } = yield* LocalCluster
-      yield* components.apiServer.stop
-      const { cells, code, reports } = yield* look()
-      assert.strictEqual(code, 1)
-      assert.strictEqual(cells.get("k8s.api.health"), "ERROR API_DOWN")
-      for (const report of reports.filter((report) => report.checker !== "k8s.api.health")) {
-        assert.strictEqual(cells.get(report.checker), "UNKNOWN PARENT_FAILED", report.checker)
-        assert.include(report.message, "k8s.api.health")
-      }
-      yield* components.apiServer.start
-      yield* until("k8s.api.health", "PASS")
-    }), 120_000)
+  it.effect(
+    fault(apiHealth, "API_DOWN", "an API server stopped: its children are UNKNOWN because of it"),
+    () =>
+      Effect.gen(function*() {
+        const { components } = yield* LocalCluster
+        yield* components.apiServer.stop
+        const { cells, code, reports } = yield* look()
+        assert.strictEqual(code, 1)
+        assert.strictEqual(cells.get("k8s.api.health"), "ERROR API_DOWN")
+        for (const report of reports.filter((report) => report.checker !== "k8s.api.health")) {
+          assert.strictEqual(cells.get(report.checker), "UNKNOWN PARENT_FAILED", report.checker)
+          assert.include(report.message, "k8s.api.health")
+        }
+        yield* components.apiServer.start
+        yield* until("k8s.api.health", "PASS")
+      }),
+    120_000
+  )
 })

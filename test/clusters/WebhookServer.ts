@@ -19,6 +19,8 @@ export interface WebhookServer {
   readonly caBundle: string
   /** Of the requests from now on. */
   readonly answer: (next: WebhookAnswer) => Effect.Effect<void>
+  /** Requests that wait for their answer now. */
+  readonly waiting: () => number
 }
 
 const uidOf = (body: string): string => /"uid":"([^"]+)"/.exec(body)?.[1] ?? ""
@@ -28,8 +30,11 @@ export const webhookServer = Effect.gen(function*(): Effect.fn.Return<WebhookSer
   const authority = yield* Certificates.makeAuthority("webhook")
   const pair = yield* authority.issue({ commonName: "webhook", ipAddresses: ["127.0.0.1"] })
   let current: WebhookAnswer = { allowed: true }
+  let waiting = 0
   const server = Https.createServer({ cert: pair.cert, key: pair.key }, (request, response) => {
     let body = ""
+    waiting++
+    response.once("close", () => waiting--)
     request.on("data", (chunk) => body += String(chunk)).on("end", () => {
       const { allowed, delay = 0, message, patch } = current
       const review = {
@@ -62,6 +67,7 @@ export const webhookServer = Effect.gen(function*(): Effect.fn.Return<WebhookSer
   return {
     url: `https://127.0.0.1:${typeof address === "object" && address !== null ? address.port : 0}`,
     caBundle: Buffer.from(authority.cert).toString("base64"),
-    answer: (next) => Effect.sync(() => void (current = next))
+    answer: (next) => Effect.sync(() => void (current = next)),
+    waiting: () => waiting
   }
 })

@@ -5,10 +5,15 @@ import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { BUSYBOX_IMAGE } from "../../src/local/image/Images.ts"
 import { LocalCluster } from "../../src/local/LocalCluster.ts"
+import { certExpiry } from "../../src/probes/kubernetes/certExpiry.ts"
+import { finalizersStuck } from "../../src/probes/kubernetes/finalizersStuck.ts"
+import { nodeReadiness } from "../../src/probes/kubernetes/nodeReadiness.ts"
+import { workloadsHealth } from "../../src/probes/kubernetes/workloadsHealth.ts"
 import { temporaryFolder } from "../cli/Kubeprober.ts"
 import { mint } from "../clusters/Mint.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
 import { tlsServer } from "../clusters/TlsServer.ts"
+import { blind, fault } from "../proofs/proof.ts"
 import { type MasterHost, cellOf, masterHost, shown, startAgent } from "./fleetProcesses.ts"
 
 const folder = temporaryFolder()
@@ -45,7 +50,7 @@ const fleet = Layer.effect(
     yield* master.apply("basics", {
       ...everywhere,
       checks: [
-        { name: "nodes", use: "k8s.node.readiness" },
+        { name: "nodes", use: "k8s.node.readiness", with: { notReadyAfter: "1s" } },
         { name: "workloads", use: "k8s.workloads.health", with: { startWithin: "1h" } },
         {
           name: "finalizers",
@@ -74,24 +79,28 @@ layer(Layer.provideMerge(fleet, TestCluster.layer({ name: "faults", nodes: 2, no
     return cellOf(found, cluster, checker)?.message ?? ""
   })
 
-  it.effect("a cordoned node, and one whose kubelet is gone", () =>
-    Effect.gen(function*() {
-      const { nodes } = yield* LocalCluster
-      const { kubectl } = yield* TestCluster
-      const node = nodes[1]
-      if (node === undefined) return assert.fail("there are two nodes")
-      yield* until("full", "nodes", /^PASS/u)
-      yield* kubectl("cordon", node.name)
-      assert.include(yield* until("full", "nodes", /NODE_CORDONED/u), node.name)
-      yield* kubectl("uncordon", node.name)
-      yield* until("full", "nodes", /^PASS/u)
-      yield* node.kubelet.kill
-      assert.include(yield* until("full", "nodes", /NODE_NOT_READY/u), node.name)
-      yield* node.kubelet.start
-      yield* until("full", "nodes", /^PASS/u)
-    }), 240_000)
+  it.effect(
+    fault(nodeReadiness, "NODE_NOT_READY", "a cordoned node, and one whose kubelet is gone"),
+    () =>
+      Effect.gen(function*() {
+        const { nodes } = yield* LocalCluster
+        const { kubectl } = yield* TestCluster
+        const node = nodes[1]
+        if (node === undefined) return assert.fail("there are two nodes")
+        yield* until("full", "nodes", /^PASS/u)
+        yield* kubectl("cordon", node.name)
+        assert.include(yield* until("full", "nodes", /NODE_CORDONED/u), node.name)
+        yield* kubectl("uncordon", node.name)
+        yield* until("full", "nodes", /^PASS/u)
+        yield* node.kubelet.kill
+        assert.include(yield* until("full", "nodes", /NODE_NOT_READY$/u), node.name)
+        yield* node.kubelet.start
+        yield* until("full", "nodes", /^PASS/u)
+      }),
+    240_000
+  )
 
-  it.effect("a deployment that crashes", () =>
+  it.effect(fault(workloadsHealth, "CRASH_LOOP_RECENT", "a deployment that crashes"), () =>
     Effect.gen(function*() {
       const { apply, kubectl } = yield* TestCluster
       yield* apply({
@@ -113,12 +122,12 @@ layer(Layer.provideMerge(fleet, TestCluster.layer({ name: "faults", nodes: 2, no
           }
         }
       })
-      assert.include(yield* until("full", "workloads", /CRASH_LOOP/u), "crasher")
+      assert.include(yield* until("full", "workloads", /CRASH_LOOP_RECENT/u), "crasher")
       yield* kubectl("delete", "deployment", "crasher", "-n", "default")
       yield* until("full", "workloads", /^(PASS|INFO)/u)
     }), 240_000)
 
-  it.effect("a namespace stuck on a finalizer", () =>
+  it.effect(fault(finalizersStuck, "DELETION_STUCK", "a namespace stuck on a finalizer"), () =>
     Effect.gen(function*() {
       const { apply, kubectl } = yield* TestCluster
       yield* apply({ apiVersion: "v1", kind: "Namespace", metadata: { name: "stuck" } })
@@ -128,7 +137,7 @@ layer(Layer.provideMerge(fleet, TestCluster.layer({ name: "faults", nodes: 2, no
         metadata: { name: "held", namespace: "stuck", finalizers: ["example.com/hold"] }
       })
       yield* kubectl("delete", "namespace", "stuck", "--wait=false")
-      assert.include(yield* until("full", "finalizers", /^ERROR/u), "stuck")
+      assert.include(yield* until("full", "finalizers", /^ERROR DELETION_STUCK/u), "stuck")
       yield* kubectl(
         "patch",
         "configmap",
@@ -142,7 +151,7 @@ layer(Layer.provideMerge(fleet, TestCluster.layer({ name: "faults", nodes: 2, no
       yield* until("full", "finalizers", /^(PASS|INFO)/u)
     }), 240_000)
 
-  it.effect("a certificate that expires", () =>
+  it.effect(fault(certExpiry, "CERT_EXPIRING", "a certificate that expires"), () =>
     Effect.gen(function*() {
       const host = yield* Host
       const serving = Effect.fnUntraced(function*(left: "5 days" | "90 days") {
@@ -154,32 +163,36 @@ layer(Layer.provideMerge(fleet, TestCluster.layer({ name: "faults", nodes: 2, no
         })
       })
       yield* serving("5 days")
-      yield* until("full", "shop", /^ERROR CERT_/u)
+      yield* until("full", "shop", /^ERROR CERT_EXPIRING$/u)
       yield* serving("90 days")
       yield* until("full", "shop", /^(PASS|INFO)/u)
       yield* host.must("probe", "delete", "shop")
     }).pipe(Effect.scoped), 240_000)
 
-  it.effect("a right taken away: UNKNOWN, with the rule", () =>
-    Effect.gen(function*() {
-      const { apply, kubectl } = yield* TestCluster
-      const role = (resources: ReadonlyArray<string>) =>
-        apply({
-          apiVersion: "rbac.authorization.k8s.io/v1",
-          kind: "ClusterRole",
-          metadata: { name: "auditor" },
-          rules: [
-            { apiGroups: [""], resources, verbs: ["list"] },
-            { apiGroups: [""], resources: ["namespaces"], resourceNames: ["kube-system"], verbs: ["get"] },
-            { apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["list"] }
-          ]
-        })
-      yield* role(["nodes"])
-      yield* kubectl("create", "clusterrolebinding", "auditor", "--clusterrole=auditor", "--user=auditor")
-      yield* until("few", "nodes", /^PASS/u)
-      yield* role(["pods"])
-      assert.include(yield* until("few", "nodes", /^UNKNOWN ACCESS_MISSING/u), "list nodes")
-      yield* role(["nodes"])
-      yield* until("few", "nodes", /^PASS/u)
-    }), 240_000)
+  it.effect(
+    blind(nodeReadiness, "ACCESS_MISSING", "a right taken away: UNKNOWN, with the rule"),
+    () =>
+      Effect.gen(function*() {
+        const { apply, kubectl } = yield* TestCluster
+        const role = (resources: ReadonlyArray<string>) =>
+          apply({
+            apiVersion: "rbac.authorization.k8s.io/v1",
+            kind: "ClusterRole",
+            metadata: { name: "auditor" },
+            rules: [
+              { apiGroups: [""], resources, verbs: ["list"] },
+              { apiGroups: [""], resources: ["namespaces"], resourceNames: ["kube-system"], verbs: ["get"] },
+              { apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["list"] }
+            ]
+          })
+        yield* role(["nodes"])
+        yield* kubectl("create", "clusterrolebinding", "auditor", "--clusterrole=auditor", "--user=auditor")
+        yield* until("few", "nodes", /^PASS/u)
+        yield* role(["pods"])
+        assert.include(yield* until("few", "nodes", /^UNKNOWN ACCESS_MISSING/u), "list nodes")
+        yield* role(["nodes"])
+        yield* until("few", "nodes", /^PASS/u)
+      }),
+    240_000
+  )
 })

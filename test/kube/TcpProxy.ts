@@ -13,6 +13,8 @@ export interface TcpProxy {
   readonly cut: () => void
   /** From now on forward nothing and answer nothing, but keep connections open; or go on. */
   readonly freeze: (frozen: boolean) => void
+  /** From now on everything arrives this many milliseconds late. */
+  readonly lag: (millis: number) => void
 }
 
 export const make = (target: string) =>
@@ -22,6 +24,7 @@ export const make = (target: string) =>
       const sockets = new Set<Net.Socket>()
       let accepted = 0
       let frozen = false
+      let late = 0
       const listener = Net.createServer((inbound) => {
         accepted++
         const outbound = Net.connect(Number(port), hostname)
@@ -29,7 +32,9 @@ export const make = (target: string) =>
         for (const [from, to] of [pair, [outbound, inbound]] as const) {
           sockets.add(from)
           from.on("data", (chunk) => {
-            if (!frozen) to.write(chunk)
+            if (frozen) return
+            if (late === 0) to.write(chunk)
+            else setTimeout(() => to.write(chunk), late)
           })
           from.on("error", () => to.destroy())
           from.on("close", () => {
@@ -47,6 +52,9 @@ export const make = (target: string) =>
           cut: () => sockets.forEach((socket) => socket.resetAndDestroy()),
           freeze: (on) => {
             frozen = on
+          },
+          lag: (millis) => {
+            late = millis
           },
           close: Effect.callback<void>((done) => {
             sockets.forEach((socket) => socket.destroy())

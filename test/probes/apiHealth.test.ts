@@ -1,5 +1,6 @@
+import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Duration, Effect, Redacted, Result } from "effect"
+import { Duration, Effect, Fiber, FileSystem, Path, Redacted, Result } from "effect"
 import * as Net from "node:net"
 import * as Os from "node:os"
 import * as KubeHttp from "../../src/infra/kube/http/KubeHttp.ts"
@@ -19,8 +20,9 @@ import {
 } from "../../src/probes/kubernetes/apiHealth.ts"
 import * as Outcome from "../../src/probes/Outcome.ts"
 import * as Probe from "../../src/probes/Probe.ts"
+import { mint } from "../clusters/Mint.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
-import { tlsServer } from "../clusters/TlsServer.ts"
+import { blind, fault, faults, healthy } from "../proofs/proof.ts"
 
 const server = "https://10.0.0.1:6443"
 const answered = (path: string, status: number, body = ""): Answer => ({
@@ -188,10 +190,11 @@ const slowLine = (port: number, delay: number) =>
 describe("k8s.api.health", () => {
   const cluster = TestCluster.layer({
     name: "api-health",
-    extraFlags: { "kube-apiserver": ["--bind-address=0.0.0.0"] }
+    // Without a delay a server that ends answers nothing any more.
+    extraFlags: { "kube-apiserver": ["--bind-address=0.0.0.0", "--shutdown-delay-duration=5s"] }
   })
   layer(cluster, { excludeTestServices: true, timeout: "120 seconds" })((it) => {
-    it.effect("passes on a healthy cluster, and creates nothing", () =>
+    it.effect(healthy(apiHealth, "passes on a healthy cluster, and creates nothing"), () =>
       Effect.gen(function*() {
         const { kube, run } = yield* TestCluster
         const count = Effect.map(
@@ -207,66 +210,111 @@ describe("k8s.api.health", () => {
         assert.deepStrictEqual(yield* count, before)
       }))
 
-    it.effect("passes with its declared needs alone, and is UNKNOWN with the rule that is missing", () =>
-      Effect.gen(function*() {
-        const { kubectl, run, userWith } = yield* TestCluster
-        // Both give the health paths to every authenticated user by default.
-        yield* kubectl("delete", "clusterrolebinding", "system:public-info-viewer", "system:discovery")
-        const passed = yield* run(apiHealth, { as: yield* userWith(apiHealth.needs) })
-        assert.strictEqual(passed.status, "PASS", passed.message)
-        for (const path of ["/livez", "/readyz", "/version"]) {
-          const user = yield* userWith(
-            apiHealth.needs.filter((need) => need._tag !== "PathNeed" || need.path !== path)
+    it.effect(
+      blind(
+        apiHealth,
+        "ACCESS_MISSING",
+        "passes with its declared needs alone, and is UNKNOWN with the rule that is missing"
+      ),
+      () =>
+        Effect.gen(function*() {
+          const { kubectl, run, userWith } = yield* TestCluster
+          // Both give the health paths to every authenticated user by default.
+          yield* kubectl("delete", "clusterrolebinding", "system:public-info-viewer", "system:discovery")
+          const passed = yield* run(apiHealth, { as: yield* userWith(apiHealth.needs) })
+          assert.strictEqual(passed.status, "PASS", passed.message)
+          for (const path of ["/livez", "/readyz", "/version"]) {
+            const user = yield* userWith(
+              apiHealth.needs.filter((need) => need._tag !== "PathNeed" || need.path !== path)
+            )
+            const refused = yield* run(apiHealth, { as: user })
+            assert.strictEqual(`${refused.status} ${refused.code}`, "UNKNOWN ACCESS_MISSING")
+            assert.include(refused.message, `get ${path}`)
+          }
+        })
+    )
+
+    it.effect(
+      fault(
+        apiHealth,
+        "API_NOT_LIVE",
+        fault(
+          apiHealth,
+          "API_NOT_READY",
+          "is ERROR while etcd hangs, with the failed check's name, and passes again after"
+        )
+      ),
+      () =>
+        Effect.gen(function*() {
+          const { cluster, run } = yield* TestCluster
+          yield* cluster.components.etcd.pause
+          const report = yield* Effect.ensuring(
+            // The server gives its checks of etcd time; on a busy machine its first answers come too late to be read.
+            eventually(run(apiHealth), ({ findings }) =>
+              ["API_NOT_READY", "API_NOT_LIVE"].every((wanted) =>
+                findings.some(({ code, evidence }) =>
+                  code === wanted && String(evidence?.["failedChecks"]).includes("etcd")
+                )
+              )),
+            cluster.components.etcd.resume
           )
-          const refused = yield* run(apiHealth, { as: user })
-          assert.strictEqual(`${refused.status} ${refused.code}`, "UNKNOWN ACCESS_MISSING")
-          assert.include(refused.message, `get ${path}`)
-        }
-      }))
+          assert.strictEqual(report.status, "ERROR")
+          assert.include(report.message, cluster.server)
+          assert.strictEqual(
+            (yield* eventually(run(apiHealth), ({ status }) =>
+              status === "PASS")).status,
+            "PASS"
+          )
+        })
+    )
 
-    it.effect("is ERROR while etcd hangs, with the failed check's name, and passes again after", () =>
-      Effect.gen(function*() {
-        const { cluster, run } = yield* TestCluster
-        yield* cluster.components.etcd.pause
-        const report = yield* Effect.ensuring(
-          // The server gives its checks of etcd time; on a busy machine its first answers come too late to be read.
-          eventually(run(apiHealth), ({ message, status }) => status === "ERROR" && message.includes("etcd")),
-          cluster.components.etcd.resume
-        )
-        assert.include(["API_NOT_READY", "API_NOT_LIVE"], report.code)
-        assert.strictEqual((yield* eventually(run(apiHealth), ({ status }) => status === "PASS")).status, "PASS")
-      }))
+    it.effect(
+      fault(apiHealth, "API_DOWN", "is ERROR while the server hangs, and its children are UNKNOWN because of it"),
+      () =>
+        Effect.gen(function*() {
+          const { cluster, round } = yield* TestCluster
+          yield* cluster.components.apiServer.pause
+          const [health, because] = yield* Effect.ensuring(
+            round([apiHealth, child]),
+            cluster.components.apiServer.resume
+          )
+          assert.strictEqual(`${health?.report.status} ${health?.report.code}`, "ERROR API_DOWN")
+          assert.include(health?.report.message, "timeout")
+          assert.isBelow(health?.report.duration ?? Infinity, 6_000)
+          assert.strictEqual(`${because?.report.status} ${because?.report.code}`, "UNKNOWN PARENT_FAILED")
+          assert.include(because?.report.message, "API_DOWN")
+          const healed = yield* eventually(
+            round([apiHealth, child]),
+            (results) => results.every(({ report }) => report.status === "PASS")
+          )
+          assert.strictEqual(healed.length, 2)
+        })
+    )
 
-    it.effect("is ERROR while the server hangs, and its children are UNKNOWN because of it", () =>
-      Effect.gen(function*() {
-        const { cluster, round } = yield* TestCluster
-        yield* cluster.components.apiServer.pause
-        const [health, because] = yield* Effect.ensuring(round([apiHealth, child]), cluster.components.apiServer.resume)
-        assert.strictEqual(`${health?.report.status} ${health?.report.code}`, "ERROR API_DOWN")
-        assert.include(health?.report.message, "timeout")
-        assert.isBelow(health?.report.duration ?? Infinity, 6_000)
-        assert.strictEqual(`${because?.report.status} ${because?.report.code}`, "UNKNOWN PARENT_FAILED")
-        assert.include(because?.report.message, "API_DOWN")
-        const healed = yield* eventually(
-          round([apiHealth, child]),
-          (results) => results.every(({ report }) => report.status === "PASS")
-        )
-        assert.strictEqual(healed.length, 2)
-      }))
-
-    it.effect("is ERROR while nothing listens, and passes when the server is back", () =>
-      Effect.gen(function*() {
-        const { cluster, run } = yield* TestCluster
-        yield* cluster.components.apiServer.kill
-        const report = yield* Effect.ensuring(run(apiHealth), Effect.orDie(cluster.components.apiServer.start))
-        assert.strictEqual(`${report.status} ${report.code}`, "ERROR API_DOWN")
-        assert.include(report.message, "refused")
-        assert.isBelow(report.duration, 2_000)
-        yield* eventually(run(apiHealth), ({ status }) => status === "PASS", { within: "60 seconds" })
-      }), 90_000)
+    it.effect(
+      fault(apiHealth, "API_DOWN", "is ERROR while nothing listens, and passes when the server is back"),
+      () =>
+        Effect.gen(function*() {
+          const { cluster, run } = yield* TestCluster
+          yield* cluster.components.apiServer.kill
+          const report = yield* Effect.ensuring(run(apiHealth), Effect.orDie(cluster.components.apiServer.start))
+          assert.strictEqual(`${report.status} ${report.code}`, "ERROR API_DOWN")
+          assert.include(report.message, "refused")
+          assert.isBelow(report.duration, 2_000)
+          yield* eventually(run(apiHealth), ({ status }) => status === "PASS", { within: "60 seconds" })
+        }),
+      90_000
+    )
 
     it.effect.skipIf(ownAddress === undefined)(
-      "warns of a replica that is down, where replicas are within reach",
+      faults(
+        apiHealth,
+        "warns of replicas that are missing, down or ending, where they are within reach",
+        "API_NO_ENDPOINTS",
+        "API_REPLICA_DOWN",
+        "API_REPLICA_NOT_READY",
+        "API_SHUTTING_DOWN"
+      ),
       () =>
         Effect.gen(function*() {
           const { apply, cluster, run } = yield* TestCluster
@@ -303,68 +351,117 @@ describe("k8s.api.health", () => {
           const healed = yield* run(always)
           assert.strictEqual(healed.status, "PASS", healed.message)
           assert.include(healed.message, "1 replica ready")
+
+          const { apiServer } = cluster.components
+          const ending = yield* Effect.forkScoped(apiServer.stop)
+          const { findings } = yield* eventually(
+            run(always),
+            ({ findings }) => new Set(findings.map(({ code }) => code)).size === 2
+          )
+          const told = new Map(findings.map(({ code, message, subject }) => [code, { message, subject }]))
+          assert.include(told.get("API_SHUTTING_DOWN")?.message, cluster.server)
+          assert.include(told.get("API_REPLICA_NOT_READY")?.subject?.name, ownAddress ?? "")
+          yield* Fiber.join(ending)
+          yield* Effect.orDie(apiServer.start)
+          yield* eventually(run(always), ({ status }) => status === "PASS")
         })
     )
 
-    it.effect("warns of a slow path, once it is slow again", () =>
-      Effect.gen(function*() {
-        const { cluster, run } = yield* TestCluster
-        const line = yield* slowLine(Number(new URL(cluster.server).port), 250)
-        const kube = yield* KubeHttp.make(KubeConnection.make({
-          cluster: "slow",
-          server: `https://127.0.0.1:${line.port}`,
-          identity: {
-            tls: { ca: cluster.caCertPem, cert: cluster.adminCertPem, key: Redacted.make(cluster.adminKeyPem) }
-          }
-        }))
-        const report = yield* run(Probe.configure(apiHealth, { slow: "200ms" }), { as: kube })
-        assert.strictEqual(`${report.status} ${report.code}`, "WARN API_SLOW")
-        const patient = yield* run(Probe.configure(apiHealth, { slow: "5s" }), { as: kube })
-        assert.strictEqual(patient.status, "PASS", patient.message)
-      }))
+    it.effect(
+      fault(apiHealth, "API_SLOW", "warns of a slow path, once it is slow again"),
+      () =>
+        Effect.gen(function*() {
+          const { cluster, run } = yield* TestCluster
+          const line = yield* slowLine(Number(new URL(cluster.server).port), 250)
+          const kube = yield* KubeHttp.make(KubeConnection.make({
+            cluster: "slow",
+            server: `https://127.0.0.1:${line.port}`,
+            identity: {
+              tls: { ca: cluster.caCertPem, cert: cluster.adminCertPem, key: Redacted.make(cluster.adminKeyPem) }
+            }
+          }))
+          const report = yield* run(Probe.configure(apiHealth, { slow: "200ms" }), { as: kube })
+          assert.strictEqual(`${report.status} ${report.code}`, "WARN API_SLOW")
+          assert.include(report.message, `https://127.0.0.1:${line.port}`)
+          const patient = yield* run(Probe.configure(apiHealth, { slow: "5s" }), { as: kube })
+          assert.strictEqual(patient.status, "PASS", patient.message)
+          const direct = yield* run(Probe.configure(apiHealth, { slow: "200ms" }))
+          assert.strictEqual(direct.status, "PASS", direct.message)
+        })
+    )
 
-    it.effect("is UNKNOWN when the fault is on our side: CA, name, credentials", () =>
-      Effect.gen(function*() {
-        const { cluster, run } = yield* TestCluster
-        const stranger = yield* Certificates.makeAuthority("stranger")
-        const codeWith = Effect.fnUntraced(
-          function*(connection: { readonly server?: string; readonly ca?: string; readonly token?: string }) {
-            const kube = yield* KubeHttp.make(KubeConnection.make({
-              cluster: "test",
-              server: connection.server ?? cluster.server,
-              identity: {
-                tls: { ca: connection.ca ?? cluster.caCertPem },
-                ...(connection.token === undefined
-                  ? {}
-                  : { authorization: Redacted.make(`Bearer ${connection.token}`) })
-              }
-            }))
-            const { code, status } = yield* run(apiHealth, { as: kube })
-            return `${status} ${code}`
-          }
-        )
-        assert.strictEqual(yield* codeWith({ ca: stranger.cert }), "UNKNOWN API_UNREACHABLE")
-        assert.strictEqual(
-          yield* codeWith({ server: "https://api.cluster.invalid:6443" }),
-          "UNKNOWN API_UNREACHABLE"
-        )
-        assert.strictEqual(yield* codeWith({ token: "nobody" }), "UNKNOWN UNAUTHENTICATED")
-      }))
+    it.effect(
+      blind(
+        apiHealth,
+        "API_UNREACHABLE",
+        blind(apiHealth, "UNAUTHENTICATED", "is UNKNOWN when the fault is on our side: CA, name, credentials")
+      ),
+      () =>
+        Effect.gen(function*() {
+          const { cluster, run } = yield* TestCluster
+          const stranger = yield* Certificates.makeAuthority("stranger")
+          const codeWith = Effect.fnUntraced(
+            function*(connection: { readonly server?: string; readonly ca?: string; readonly token?: string }) {
+              const kube = yield* KubeHttp.make(KubeConnection.make({
+                cluster: "test",
+                server: connection.server ?? cluster.server,
+                identity: {
+                  tls: { ca: connection.ca ?? cluster.caCertPem },
+                  ...(connection.token === undefined
+                    ? {}
+                    : { authorization: Redacted.make(`Bearer ${connection.token}`) })
+                }
+              }))
+              const { code, status } = yield* run(apiHealth, { as: kube })
+              return `${status} ${code}`
+            }
+          )
+          assert.strictEqual(yield* codeWith({ ca: stranger.cert }), "UNKNOWN API_UNREACHABLE")
+          assert.strictEqual(
+            yield* codeWith({ server: "https://api.cluster.invalid:6443" }),
+            "UNKNOWN API_UNREACHABLE"
+          )
+          assert.strictEqual(yield* codeWith({ token: "nobody" }), "UNKNOWN UNAUTHENTICATED")
+        })
+    )
 
-    it.effect("is ERROR when the server's certificate has expired", () =>
-      Effect.gen(function*() {
-        const { run } = yield* TestCluster
-        const authority = yield* Certificates.makeAuthority("expired")
-        const { port } = yield* tlsServer(
-          yield* authority.issue({ commonName: "server", ipAddresses: ["127.0.0.1"], validFor: "-1 minutes" })
-        )
-        const kube = yield* KubeHttp.make(KubeConnection.make({
-          cluster: "expired",
-          server: `https://127.0.0.1:${port}`,
-          identity: { tls: { ca: authority.cert } }
-        }))
-        const report = yield* run(apiHealth, { as: kube })
-        assert.strictEqual(`${report.status} ${report.code}`, "ERROR API_CERT_EXPIRED")
-      }))
+    it.effect(
+      fault(
+        apiHealth,
+        "API_CERT_EXPIRED",
+        "is ERROR when the server's certificate has expired, and passes when it is renewed"
+      ),
+      () =>
+        Effect.gen(function*() {
+          const { cluster, kubeAs, run } = yield* TestCluster
+          const fs = yield* FileSystem.FileSystem
+          const path = yield* Path.Path
+          const folder = path.join(path.dirname(cluster.kubeconfigPath), "control-plane")
+          const read = (file: string) => fs.readFileString(path.join(folder, file))
+          const issuer = { cert: yield* read("ca.crt"), key: yield* read("ca.key") }
+          const serving = { cert: yield* read("apiserver.crt"), key: yield* read("apiserver.key") }
+          // The API server loads its certificate again when the files change.
+          const serve = (pair: typeof serving) =>
+            Effect.andThen(
+              fs.writeFileString(path.join(folder, "apiserver.key"), pair.key),
+              fs.writeFileString(path.join(folder, "apiserver.crt"), pair.cert)
+            )
+          // Each run on connections of its own: one that is open already is not asked for a certificate.
+          const verdict = Effect.scoped(
+            Effect.flatMap(
+              kubeAs({ cert: cluster.adminCertPem, key: cluster.adminKeyPem }),
+              (as) => run(apiHealth, { as })
+            )
+          )
+          yield* serve(yield* mint({ commonName: "kube-apiserver", age: "366 days", left: "-1 days", issuer }))
+          const expired = yield* Effect.ensuring(
+            eventually(verdict, ({ code }) => code === "API_CERT_EXPIRED"),
+            Effect.orDie(serve(serving))
+          )
+          assert.strictEqual(expired.status, "ERROR")
+          assert.include(expired.message, cluster.server)
+          yield* eventually(verdict, ({ status }) => status === "PASS")
+        }).pipe(Effect.provide(NodeServices.layer))
+    )
   })
 })

@@ -8,6 +8,7 @@ import * as Needs from "../../src/probes/Needs.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import * as ServerTime from "../../src/probes/ServerTime.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
+import { blind, fault, faults, healthy } from "../proofs/proof.ts"
 
 const NOW = DateTime.makeUnsafe("2026-01-01T12:00:00Z")
 const ago = (duration: Duration.Input) =>
@@ -182,29 +183,33 @@ const strict = { notReadyAfter: "1s", leaseAge: "4s" }
 describe("k8s.node.readiness", () => {
   layer(TestCluster.layer({ name: "readiness", nodes: 2 }), { excludeTestServices: true, timeout: "180 seconds" })(
     (it) => {
-      it.effect("passes with no rights but to read, so it creates nothing", () =>
-        Effect.gen(function*() {
-          const { run, userWith } = yield* TestCluster
-          assert.isTrue(
-            nodeReadiness.needs.every((need) => need._tag === "ResourceNeed" && ["list", "watch"].includes(need.verb))
-          )
-          for (const optional of [true, false]) {
-            const report = yield* run(nodeReadiness, { as: yield* userWith(nodeReadiness.needs, { optional }) })
-            assert.strictEqual(verdict(report), "PASS", report.message)
-            assert.include(report.message, "2 of 2 nodes")
-          }
-        }))
+      it.effect(
+        healthy(nodeReadiness, "passes with no rights but to read, so it creates nothing"),
+        () =>
+          Effect.gen(function*() {
+            const { run, userWith } = yield* TestCluster
+            assert.isTrue(nodeReadiness.needs.every((need) => need._tag === "ResourceNeed" && ["list", "watch"].includes(need.verb)))
+            for (const optional of [true, false]) {
+              const report = yield* run(nodeReadiness, { as: yield* userWith(nodeReadiness.needs, { optional }) })
+              assert.strictEqual(verdict(report), "PASS", report.message)
+              assert.include(report.message, "2 of 2 nodes")
+            }
+          })
+      )
 
-      it.effect("is UNKNOWN without one of the rights it must have, and names it", () =>
-        Effect.gen(function*() {
-          const { run, userWith } = yield* TestCluster
-          for (const lacking of nodeReadiness.needs.filter((need) => !need.optional)) {
-            const as = yield* userWith(nodeReadiness.needs.filter((need) => need !== lacking))
-            const report = yield* run(nodeReadiness, { as })
-            assert.strictEqual(verdict(report), "UNKNOWN ACCESS_MISSING")
-            assert.include(report.message, Needs.describe(lacking))
-          }
-        }))
+      it.effect(
+        blind(nodeReadiness, "ACCESS_MISSING", "is UNKNOWN without one of the rights it must have, and names it"),
+        () =>
+          Effect.gen(function*() {
+            const { run, userWith } = yield* TestCluster
+            for (const lacking of nodeReadiness.needs.filter((need) => !need.optional)) {
+              const as = yield* userWith(nodeReadiness.needs.filter((need) => need !== lacking))
+              const report = yield* run(nodeReadiness, { as })
+              assert.strictEqual(verdict(report), "UNKNOWN ACCESS_MISSING")
+              assert.include(report.message, Needs.describe(lacking))
+            }
+          })
+      )
 
       it.effect("is not misled by a clock of ours that is minutes off", () =>
         Effect.gen(function*() {
@@ -219,49 +224,73 @@ describe("k8s.node.readiness", () => {
           }
         }))
 
-      it.effect("sees a node whose kubelet is dead, and that it is back", () =>
-        Effect.gen(function*() {
-          const { kubelet, name } = yield* second
-          yield* kubelet.kill
-          const lost = yield* until("ERROR NODE_NOT_READY", strict)
-          assert.include(lost.message, `node ${name} is NotReady`)
-          assert.include(lost.message, "Kubelet stopped posting node status")
-          assert.deepStrictEqual(lost.findings[0]?.subject, { kind: "Node", name })
-          yield* until("WARN NODE_NOT_READY_RECENTLY")
-          yield* kubelet.start
-          yield* until("PASS", strict)
-        }))
+      it.effect(
+        faults(
+          nodeReadiness,
+          "sees a node whose kubelet is dead, and that it is back",
+          "NODE_NOT_READY",
+          "NODE_NOT_READY_RECENTLY"
+        ),
+        () =>
+          Effect.gen(function*() {
+            const { kubelet, name } = yield* second
+            yield* kubelet.kill
+            const lost = yield* until("ERROR NODE_NOT_READY", strict)
+            assert.include(lost.message, `node ${name} is NotReady`)
+            assert.include(lost.message, "Kubelet stopped posting node status")
+            assert.deepStrictEqual(lost.findings[0]?.subject, { kind: "Node", name })
+            yield* until("WARN NODE_NOT_READY_RECENTLY")
+            yield* kubelet.start
+            yield* until("PASS", strict)
+          })
+      )
 
-      it.effect("sees a dead kubelet even when the controller that should notice is silent", () =>
-        Effect.gen(function*() {
-          const { cluster: { components: { controllerManager } } } = yield* TestCluster
-          const { kubelet, name } = yield* second
-          const stale = yield* Effect.acquireUseRelease(
-            controllerManager.pause,
-            () => Effect.andThen(kubelet.kill, until("ERROR NODE_LEASE_STALE", strict)),
-            () => controllerManager.resume
-          )
-          assert.include(stale.message, `node ${name} counts as Ready`)
-          yield* Effect.orDie(kubelet.start)
-          yield* until("PASS", strict)
-        }))
+      it.effect(
+        fault(
+          nodeReadiness,
+          "NODE_LEASE_STALE",
+          "sees a dead kubelet even when the controller that should notice is silent"
+        ),
+        () =>
+          Effect.gen(function*() {
+            const { cluster: { components: { controllerManager } } } = yield* TestCluster
+            const { kubelet, name } = yield* second
+            const stale = yield* Effect.acquireUseRelease(
+              controllerManager.pause,
+              () => Effect.andThen(kubelet.kill, until("ERROR NODE_LEASE_STALE", strict)),
+              () => controllerManager.resume
+            )
+            assert.include(stale.message, `node ${name} counts as Ready`)
+            yield* Effect.orDie(kubelet.start)
+            yield* until("PASS", strict)
+          })
+      )
 
-      it.effect("sees cordons, and that nothing takes pods any more", () =>
-        Effect.gen(function*() {
-          const { cluster, kubectl } = yield* TestCluster
-          const { name } = yield* second
-          yield* kubectl("cordon", name)
-          const cordoned = yield* until("INFO NODE_CORDONED")
-          assert.include(cordoned.message, `node ${name} is cordoned`)
-          yield* until("WARN NODE_CORDONED_LONG", { cordonWarnAfter: "1ms" })
-          yield* kubectl("cordon", ...cluster.nodes.map((node) => node.name))
-          const none = yield* until("ERROR FEW_NODES_SCHEDULABLE")
-          assert.include(none.message, "0 of 2 worker nodes")
-          yield* kubectl("uncordon", ...cluster.nodes.map((node) => node.name))
-          yield* until("PASS")
-        }))
+      it.effect(
+        faults(
+          nodeReadiness,
+          "sees cordons, and that nothing takes pods any more",
+          "NODE_CORDONED_LONG",
+          "FEW_NODES_SCHEDULABLE"
+        ),
+        () =>
+          Effect.gen(function*() {
+            const { cluster, kubectl } = yield* TestCluster
+            const { name } = yield* second
+            yield* kubectl("cordon", name)
+            const cordoned = yield* until("INFO NODE_CORDONED")
+            assert.include(cordoned.message, `node ${name} is cordoned`)
+            const long = yield* until("WARN NODE_CORDONED_LONG", { cordonWarnAfter: "1ms" })
+            assert.deepStrictEqual(long.findings[0]?.subject, { kind: "Node", name })
+            yield* kubectl("cordon", ...cluster.nodes.map((node) => node.name))
+            const none = yield* until("ERROR FEW_NODES_SCHEDULABLE")
+            assert.include(none.message, "0 of 2 worker nodes")
+            yield* kubectl("uncordon", ...cluster.nodes.map((node) => node.name))
+            yield* until("PASS")
+          })
+      )
 
-      it.effect("sees a taint that nobody expects", () =>
+      it.effect(fault(nodeReadiness, "NODE_TAINTED", "sees a taint that nobody expects"), () =>
         Effect.gen(function*() {
           const { kubectl } = yield* TestCluster
           const { name } = yield* second
@@ -272,6 +301,55 @@ describe("k8s.node.readiness", () => {
           yield* kubectl("taint", "nodes", name, "example.com/maintenance-")
           yield* until("PASS")
         }))
+
+      it.effect(
+        fault(nodeReadiness, "NODE_NETWORK_UNAVAILABLE", "sees a node whose network plugin says that it is not set up"),
+        () =>
+          Effect.gen(function*() {
+            const { kubectl } = yield* TestCluster
+            const { name } = yield* second
+            // As network plugins and cloud controllers say it.
+            const say = (status: "True" | "False") =>
+              kubectl(
+                "patch",
+                "node",
+                name,
+                "--subresource=status",
+                "--patch",
+                JSON.stringify({
+                  status: {
+                    conditions: [{
+                      type: "NetworkUnavailable",
+                      status,
+                      reason: "Test",
+                      message: "no routes",
+                      lastHeartbeatTime: "2026-01-01T00:00:00Z",
+                      lastTransitionTime: "2026-01-01T00:00:00Z"
+                    }]
+                  }
+                })
+              )
+            yield* say("True")
+            const without = yield* until("WARN NODE_NETWORK_UNAVAILABLE")
+            assert.deepStrictEqual(without.findings[0]?.subject, { kind: "Node", name })
+            yield* say("False")
+            yield* until("PASS")
+          })
+      )
+
+      it.effect(
+        fault(nodeReadiness, "TOO_FEW_NODES", "misses nodes that should be there, until they join"),
+        () =>
+          Effect.gen(function*() {
+            const { kube, kubectl } = yield* TestCluster
+            const few = yield* until("ERROR TOO_FEW_NODES", { minNodes: 3 })
+            assert.include(few.message, "2")
+            yield* kube.create(Node, { metadata: { name: "third" } })
+            yield* until("INFO NODE_JOINING", { minNodes: 3 })
+            yield* kubectl("delete", "node", "third")
+            yield* until("PASS")
+          })
+      )
     }
   )
 })

@@ -11,6 +11,7 @@ import {
 } from "../../src/probes/kubernetes/versionSkew.ts"
 import * as Needs from "../../src/probes/Needs.ts"
 import { TestCluster } from "../clusters/TestCluster.ts"
+import { blind, faults, healthy } from "../proofs/proof.ts"
 
 const server = { major: 1, minor: 35, patch: 4 }
 const skew = (...versions: ReadonlyArray<string>) =>
@@ -109,77 +110,129 @@ describe("k8s.version.skew", () => {
         assert.strictEqual((yield* verdict).said, "INFO NOT_APPLICABLE")
       }))
 
-    it.effect("passes with its declared needs alone, creates nothing, and is UNKNOWN without one of them", () =>
-      Effect.gen(function*() {
-        const { cluster, kube, kubectl, run, userWith } = yield* TestCluster
-        yield* nodeWith("a", `v${cluster.kubernetesVersion}`)
-        // Both give /version to every authenticated user by default.
-        yield* kubectl("delete", "clusterrolebinding", "system:public-info-viewer", "system:discovery")
-        const count = Effect.map(
-          Effect.all([kube.list(ConfigMap), kube.list(Namespace), kube.list(Pod)]),
-          (lists) => lists.map(({ items }) => items.length)
+    it.effect(
+      healthy(
+        versionSkew,
+        blind(
+          versionSkew,
+          "ACCESS_MISSING",
+          "passes with its declared needs alone, creates nothing, and is UNKNOWN without one of them"
         )
-        const user = yield* userWith(versionSkew.needs)
-        const before = yield* count
-        const passed = yield* run(versionSkew, { as: user })
-        assert.strictEqual(passed.status, "PASS", passed.message)
-        assert.deepStrictEqual(yield* count, before)
-        const required = yield* run(versionSkew, { as: yield* userWith(versionSkew.needs, { optional: false }) })
-        assert.strictEqual(required.status, "PASS", required.message)
-        for (const lacking of versionSkew.needs.filter((need) => !need.optional)) {
-          const refused = yield* run(versionSkew, {
-            as: yield* userWith(versionSkew.needs.filter((need) => need !== lacking))
-          })
-          assert.strictEqual(`${refused.status} ${refused.code}`, "UNKNOWN ACCESS_MISSING")
-          assert.include(refused.message, Needs.describe(lacking))
-        }
-      }))
+      ),
+      () =>
+        Effect.gen(function*() {
+          const { cluster, kube, kubectl, run, userWith } = yield* TestCluster
+          yield* nodeWith("a", `v${cluster.kubernetesVersion}`)
+          // Both give /version to every authenticated user by default.
+          yield* kubectl("delete", "clusterrolebinding", "system:public-info-viewer", "system:discovery")
+          const count = Effect.map(
+            Effect.all([kube.list(ConfigMap), kube.list(Namespace), kube.list(Pod)]),
+            (lists) => lists.map(({ items }) => items.length)
+          )
+          const user = yield* userWith(versionSkew.needs)
+          const before = yield* count
+          const passed = yield* run(versionSkew, { as: user })
+          assert.strictEqual(passed.status, "PASS", passed.message)
+          assert.deepStrictEqual(yield* count, before)
+          const required = yield* run(versionSkew, { as: yield* userWith(versionSkew.needs, { optional: false }) })
+          assert.strictEqual(required.status, "PASS", required.message)
+          for (const lacking of versionSkew.needs.filter((need) => !need.optional)) {
+            const refused = yield* run(versionSkew, {
+              as: yield* userWith(versionSkew.needs.filter((need) => need !== lacking))
+            })
+            assert.strictEqual(`${refused.status} ${refused.code}`, "UNKNOWN ACCESS_MISSING")
+            assert.include(refused.message, Needs.describe(lacking))
+          }
+        })
+    )
 
-    it.effect("is ERROR for a kubelet that is too old or too new, and passes when the node is upgraded", () =>
-      Effect.gen(function*() {
-        const { cluster, kubectl } = yield* TestCluster
-        const minor = yield* serverMinor
-        yield* nodeWith("b", `v1.${minor - 4}.2`)
-        const old = yield* verdict
-        assert.strictEqual(old.said, "ERROR KUBELET_TOO_OLD")
-        assert.deepStrictEqual(old.report.findings[0]?.subject, { kind: "Node", name: "b" })
-        assert.include(old.report.message, "4 minor versions older")
-        yield* nodeWith("b", `v1.${minor + 1}.0`)
-        assert.strictEqual((yield* verdict).said, "ERROR KUBELET_NEWER")
-        yield* nodeWith("b", `v1.${minor - 1}.0`)
-        assert.strictEqual((yield* verdict).said, "WARN KUBELETS_MIXED")
-        yield* nodeWith("b", `v${cluster.kubernetesVersion}`)
-        assert.strictEqual((yield* verdict).said, "PASS")
-        yield* kubectl("delete", "node", "b")
-      }))
+    it.effect(
+      faults(
+        versionSkew,
+        "is ERROR for a kubelet that is too old or too new, and passes when the node is upgraded",
+        "KUBELET_TOO_OLD",
+        "KUBELET_NEWER",
+        "KUBELETS_MIXED"
+      ),
+      () =>
+        Effect.gen(function*() {
+          const { cluster, kubectl } = yield* TestCluster
+          const minor = yield* serverMinor
+          yield* nodeWith("b", `v1.${minor - 4}.2`)
+          const old = yield* verdict
+          assert.strictEqual(old.said, "ERROR KUBELET_TOO_OLD")
+          assert.deepStrictEqual(old.report.findings[0]?.subject, { kind: "Node", name: "b" })
+          assert.include(old.report.message, "4 minor versions older")
+          yield* nodeWith("b", `v1.${minor + 1}.0`)
+          const newer = yield* verdict
+          assert.strictEqual(newer.said, "ERROR KUBELET_NEWER")
+          assert.deepStrictEqual(newer.report.findings[0]?.subject, { kind: "Node", name: "b" })
+          yield* nodeWith("b", `v1.${minor - 1}.0`)
+          const mixed = yield* verdict
+          assert.strictEqual(mixed.said, "WARN KUBELETS_MIXED")
+          assert.include(mixed.report.message, `v1.${minor - 1}.0 on node b`)
+          yield* nodeWith("b", `v${cluster.kubernetesVersion}`)
+          assert.strictEqual((yield* verdict).said, "PASS")
+          yield* kubectl("delete", "node", "b")
+        })
+    )
 
-    it.effect("judges kube-proxy by the image its pods run, but not one that is ending", () =>
-      Effect.gen(function*() {
-        const { cluster, kube, kubectl } = yield* TestCluster
-        const minor = yield* serverMinor
-        const proxy = (version: string) =>
-          kube.create(Pod, {
-            metadata: { name: "kube-proxy-a", namespace: "kube-system", labels: { "k8s-app": "kube-proxy" } },
-            spec: {
-              nodeName: "a",
-              automountServiceAccountToken: false,
-              containers: [{ name: "kube-proxy", image: `registry.k8s.io/kube-proxy:${version}` }]
-            }
+    it.effect(
+      blind(versionSkew, "VERSION_UNREADABLE", "is UNKNOWN about a kubelet whose version is none"),
+      () =>
+        Effect.gen(function*() {
+          const { kubectl } = yield* TestCluster
+          yield* nodeWith("odd", "built-by-hand")
+          const odd = yield* verdict
+          assert.deepInclude(odd.report.findings.map(({ code, status, subject }) => ({ code, status, subject })), {
+            code: "VERSION_UNREADABLE",
+            status: "UNKNOWN",
+            subject: { kind: "Node", name: "odd" }
           })
-        const gone = kubectl("delete", "pod", "-n", "kube-system", "kube-proxy-a", "--grace-period=0", "--force")
-        yield* proxy(`v1.${minor - 4}.0`)
-        assert.strictEqual((yield* verdict).said, "ERROR KUBE_PROXY_TOO_OLD")
-        yield* gone
-        yield* proxy(`v1.${minor + 1}.0`)
-        assert.strictEqual((yield* verdict).said, "ERROR KUBE_PROXY_NEWER")
-        // Nobody is there to end it: it stays, with a deletionTimestamp.
-        yield* kube.delete(Pod, { name: "kube-proxy-a", namespace: "kube-system" }, { gracePeriodSeconds: 600 })
-        assert.strictEqual((yield* verdict).said, "PASS")
-        yield* gone
-        yield* proxy(`v${cluster.kubernetesVersion}`)
-        const healed = yield* verdict
-        assert.strictEqual(healed.said, "PASS")
-        assert.include(healed.report.message, "1 kubelet and 1 kube-proxy")
-      }))
+          yield* kubectl("delete", "node", "odd")
+          assert.strictEqual((yield* verdict).said, "PASS")
+        })
+    )
+
+    it.effect(
+      faults(
+        versionSkew,
+        "judges kube-proxy by the image its pods run, but not one that is ending",
+        "KUBE_PROXY_TOO_OLD",
+        "KUBE_PROXY_NEWER"
+      ),
+      () =>
+        Effect.gen(function*() {
+          const { cluster, kube, kubectl } = yield* TestCluster
+          const minor = yield* serverMinor
+          const proxy = (version: string) =>
+            kube.create(Pod, {
+              metadata: { name: "kube-proxy-a", namespace: "kube-system", labels: { "k8s-app": "kube-proxy" } },
+              spec: {
+                nodeName: "a",
+                automountServiceAccountToken: false,
+                containers: [{ name: "kube-proxy", image: `registry.k8s.io/kube-proxy:${version}` }]
+              }
+            })
+          const gone = kubectl("delete", "pod", "-n", "kube-system", "kube-proxy-a", "--grace-period=0", "--force")
+          yield* proxy(`v1.${minor - 4}.0`)
+          const old = yield* verdict
+          assert.strictEqual(old.said, "ERROR KUBE_PROXY_TOO_OLD")
+          assert.deepStrictEqual(old.report.findings[0]?.subject, { kind: "Node", name: "a" })
+          yield* gone
+          yield* proxy(`v1.${minor + 1}.0`)
+          const newer = yield* verdict
+          assert.strictEqual(newer.said, "ERROR KUBE_PROXY_NEWER")
+          assert.deepStrictEqual(newer.report.findings[0]?.subject, { kind: "Node", name: "a" })
+          // Nobody is there to end it: it stays, with a deletionTimestamp.
+          yield* kube.delete(Pod, { name: "kube-proxy-a", namespace: "kube-system" }, { gracePeriodSeconds: 600 })
+          assert.strictEqual((yield* verdict).said, "PASS")
+          yield* gone
+          yield* proxy(`v${cluster.kubernetesVersion}`)
+          const healed = yield* verdict
+          assert.strictEqual(healed.said, "PASS")
+          assert.include(healed.report.message, "1 kubelet and 1 kube-proxy")
+        })
+    )
   })
 })

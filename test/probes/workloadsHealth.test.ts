@@ -17,6 +17,7 @@ import {
 import * as Needs from "../../src/probes/Needs.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
+import { blind, fault, faults, healthy } from "../proofs/proof.ts"
 
 const NOW = DateTime.makeUnsafe("2026-01-01T12:00:00Z")
 const ago = (duration: Duration.Input) =>
@@ -414,6 +415,7 @@ const manifest = (
 })
 
 const SLEEP = { command: ["sleep", "3600"] }
+const broken = (kind: string) => ({ kind, namespace: "default", name: "broken" })
 /** Looks at this namespace alone: what the cluster runs for itself is another matter. */
 const HERE = { include: ["default*"], startWithin: "1h" }
 
@@ -428,60 +430,82 @@ const during = <A, E, R>(object: object, effect: Effect.Effect<A, E, R>) =>
 describe("k8s.workloads.health", () => {
   layer(TestCluster.layer({ name: "workloads", nodes: 2 }), { excludeTestServices: true, timeout: "180 seconds" })(
     (it) => {
-      it.effect("sees DNS on one node of two, and passes with no rights but to list, so it creates nothing", () =>
-        Effect.gen(function*() {
-          const { kubectl, run, userWith } = yield* TestCluster
-          const scale = (replicas: number) =>
-            kubectl("scale", "deployment", "coredns", "--namespace=kube-system", `--replicas=${replicas}`)
-          yield* scale(1)
-          const lone = yield* until({}, "WARN DNS_NOT_REDUNDANT")
-          assert.include(lone.message, "Deployment kube-system/coredns has ready pods on 1 of 2 schedulable nodes")
-          yield* scale(2)
-          assert.isTrue(workloadsHealth.needs.every((need) => need._tag === "ResourceNeed" && need.verb === "list"))
-          const as = yield* userWith(workloadsHealth.needs)
-          const report = yield* eventually(run(workloadsHealth, { as }), ({ status }) => status === "PASS")
-          assert.match(report.message, /\d+ workloads have the replicas they want, \d+ pods run/)
-        }))
-
-      it.effect("is UNKNOWN without one of its rights, and names it", () =>
-        Effect.gen(function*() {
-          const { run, userWith } = yield* TestCluster
-          for (const lacking of workloadsHealth.needs.filter((need) => !need.optional)) {
-            const as = yield* userWith(workloadsHealth.needs.filter((need) => need !== lacking))
-            const report = yield* run(workloadsHealth, { as })
-            assert.strictEqual(verdict(report), "UNKNOWN ACCESS_MISSING")
-            assert.include(report.message, Needs.describe(lacking))
-          }
-        }))
-
-      it.effect("sees a container that crashes, how it ended, and that it is mended", () =>
-        Effect.gen(function*() {
-          const { apply } = yield* TestCluster
-          const crash = manifest("Deployment", { command: ["sh", "-c", "exit 3"] })
-          yield* during(
-            crash,
-            Effect.gen(function*() {
-              const recent = yield* until(HERE, "WARN CRASH_LOOP_RECENT", "INFO WORKLOAD_STARTING")
-              assert.include(recent.message, "Deployment default/broken: 1 of 1 pods, such as broken-")
-              assert.include(recent.message, "exit code 3")
-              assert.strictEqual(recent.findings[0]?.evidence?.["lastExitCode"], 3)
-              assert.deepStrictEqual(recent.findings[0]?.subject, {
-                kind: "Deployment",
-                namespace: "default",
-                name: "broken"
-              })
-              yield* until(
-                { ...HERE, startWithin: "1s", crashLoopAfter: "1s" },
-                "ERROR CRASH_LOOP",
-                "ERROR NO_REPLICA_AVAILABLE"
-              )
-              yield* apply(manifest("Deployment", SLEEP))
-              yield* until({ ...HERE, crashLoopAfter: "1s", startWithin: "1s" })
-            })
+      it.effect(
+        healthy(
+          workloadsHealth,
+          fault(
+            workloadsHealth,
+            "DNS_NOT_REDUNDANT",
+            "sees DNS on one node of two, and passes with no rights but to list, so it creates nothing"
           )
-        }))
+        ),
+        () =>
+          Effect.gen(function*() {
+            const { kubectl, run, userWith } = yield* TestCluster
+            const scale = (replicas: number) =>
+              kubectl("scale", "deployment", "coredns", "--namespace=kube-system", `--replicas=${replicas}`)
+            yield* scale(1)
+            const lone = yield* until({}, "WARN DNS_NOT_REDUNDANT")
+            assert.include(lone.message, "Deployment kube-system/coredns has ready pods on 1 of 2 schedulable nodes")
+            yield* scale(2)
+            assert.isTrue(workloadsHealth.needs.every((need) => need._tag === "ResourceNeed" && need.verb === "list"))
+            const as = yield* userWith(workloadsHealth.needs)
+            const report = yield* eventually(run(workloadsHealth, { as }), ({ status }) => status === "PASS")
+            assert.match(report.message, /\d+ workloads have the replicas they want, \d+ pods run/)
+          })
+      )
 
-      it.effect("sees a container that restarts often", () =>
+      it.effect(
+        blind(workloadsHealth, "ACCESS_MISSING", "is UNKNOWN without one of its rights, and names it"),
+        () =>
+          Effect.gen(function*() {
+            const { run, userWith } = yield* TestCluster
+            for (const lacking of workloadsHealth.needs.filter((need) => !need.optional)) {
+              const as = yield* userWith(workloadsHealth.needs.filter((need) => need !== lacking))
+              const report = yield* run(workloadsHealth, { as })
+              assert.strictEqual(verdict(report), "UNKNOWN ACCESS_MISSING")
+              assert.include(report.message, Needs.describe(lacking))
+            }
+          })
+      )
+
+      it.effect(
+        faults(
+          workloadsHealth,
+          "sees a container that crashes, how it ended, and that it is mended",
+          "CRASH_LOOP_RECENT",
+          "CRASH_LOOP",
+          "NO_REPLICA_AVAILABLE"
+        ),
+        () =>
+          Effect.gen(function*() {
+            const { apply } = yield* TestCluster
+            const crash = manifest("Deployment", { command: ["sh", "-c", "exit 3"] })
+            yield* during(
+              crash,
+              Effect.gen(function*() {
+                const recent = yield* until(HERE, "WARN CRASH_LOOP_RECENT", "INFO WORKLOAD_STARTING")
+                assert.include(recent.message, "Deployment default/broken: 1 of 1 pods, such as broken-")
+                assert.include(recent.message, "exit code 3")
+                assert.strictEqual(recent.findings[0]?.evidence?.["lastExitCode"], 3)
+                assert.deepStrictEqual(recent.findings[0]?.subject, {
+                  kind: "Deployment",
+                  namespace: "default",
+                  name: "broken"
+                })
+                yield* until(
+                  { ...HERE, startWithin: "1s", crashLoopAfter: "1s" },
+                  "ERROR CRASH_LOOP",
+                  "ERROR NO_REPLICA_AVAILABLE"
+                )
+                yield* apply(manifest("Deployment", SLEEP))
+                yield* until({ ...HERE, crashLoopAfter: "1s", startWithin: "1s" })
+              })
+            )
+          })
+      )
+
+      it.effect(fault(workloadsHealth, "RESTARTS", "sees a container that restarts often"), () =>
         during(
           manifest("Deployment", { command: ["sh", "-c", "sleep 1; exit 1"] }),
           Effect.gen(function*() {
@@ -491,76 +515,141 @@ describe("k8s.workloads.health", () => {
               ({ findings }) => findings.some(({ code }) => code === "RESTARTS")
             )
             assert.match(report.message, /container main restarted \d+ times/)
-          })
-        ))
-
-      it.effect("sees an image that is not there, and a container that cannot be made", () =>
-        Effect.gen(function*() {
-          const image = yield* during(
-            manifest("Deployment", { image: "kubeprober.test/nothing:none" }),
-            until(HERE, "WARN IMAGE_PULL_FAILED", "INFO WORKLOAD_STARTING")
-          )
-          assert.include(image.message, "ErrImageNeverPull")
-          const secret = { env: [{ name: "A", valueFrom: { secretKeyRef: { name: "nobody", key: "a" } } }] }
-          const container = yield* during(
-            manifest("Deployment", { ...SLEEP, ...secret }),
-            until(HERE, "WARN CONTAINER_NOT_CREATED", "INFO WORKLOAD_STARTING")
-          )
-          assert.include(container.message, "nobody")
-        }))
-
-      it.effect("sees each kind without any available replica, and says why", () =>
-        Effect.gen(function*() {
-          const never = { ...SLEEP, readinessProbe: { exec: { command: ["false"] }, periodSeconds: 1 } }
-          const soon = { ...HERE, startWithin: "2s" }
-          for (const kind of ["Deployment", "StatefulSet", "DaemonSet"] as const) {
-            const spec = kind === "StatefulSet" ? { serviceName: "broken" } : {}
-            const report = yield* during(manifest(kind, never, spec), until(soon, "ERROR NO_REPLICA_AVAILABLE"))
-            assert.include(
-              report.message,
-              `${kind} default/broken: none of ${kind === "DaemonSet" ? 2 : 1} replicas is available`
+            assert.deepStrictEqual(
+              report.findings.find(({ code }) => code === "RESTARTS")?.subject,
+              broken("Deployment")
             )
-            assert.include(report.message, "unready status")
-          }
-          const nowhere = { template: template(SLEEP) }
-          const unschedulable = {
-            template: {
-              ...nowhere.template,
-              spec: { ...nowhere.template.spec, nodeSelector: { "kubeprober.test/nowhere": "" } }
-            }
-          }
-          const report = yield* during(
-            manifest("Deployment", SLEEP, unschedulable),
-            until({ ...HERE, unavailableAfter: "1s" }, "WARN POD_UNSCHEDULABLE", "INFO WORKLOAD_STARTING")
-          )
-          assert.include(report.message, "didn't match Pod's node affinity/selector")
-          yield* until(HERE)
-        }))
-
-      it.effect("sees that pods are not created, because a quota refuses them", () =>
-        Effect.gen(function*() {
-          const { apply, kubectl } = yield* TestCluster
-          yield* apply({
-            apiVersion: "v1",
-            kind: "ResourceQuota",
-            metadata: { name: "none", namespace: "default" },
-            spec: { hard: { pods: "0" } }
           })
-          const report = yield* during(
-            manifest("Deployment", SLEEP),
-            until({ ...HERE, unavailableAfter: "1s" }, "WARN REPLICAS_NOT_CREATED", "INFO WORKLOAD_STARTING")
-          )
-          assert.include(report.message, "exceeded quota")
-          yield* kubectl("delete", "resourcequota", "none", "--namespace=default")
-        }))
+        ).pipe(Effect.andThen(until(HERE))))
 
-      it.effect("misses what is required until it is there", () =>
-        Effect.gen(function*() {
-          const required = [{ kind: "Deployment" as const, namespace: "default", name: "broken" }]
-          const missing = yield* until({ ...HERE, required }, "ERROR REQUIRED_MISSING")
-          assert.include(missing.message, "Deployment default/broken is required, but does not exist")
-          yield* during(manifest("Deployment", SLEEP), until({ ...HERE, required }))
-        }))
+      it.effect(
+        faults(
+          workloadsHealth,
+          "sees an image that is not there, and a container that cannot be made",
+          "IMAGE_PULL_FAILED",
+          "CONTAINER_NOT_CREATED"
+        ),
+        () =>
+          Effect.gen(function*() {
+            const image = yield* during(
+              manifest("Deployment", { image: "kubeprober.test/nothing:none" }),
+              until(HERE, "WARN IMAGE_PULL_FAILED", "INFO WORKLOAD_STARTING")
+            )
+            assert.include(image.message, "ErrImageNeverPull")
+            assert.deepStrictEqual(image.findings[0]?.subject, broken("Deployment"))
+            const secret = { env: [{ name: "A", valueFrom: { secretKeyRef: { name: "nobody", key: "a" } } }] }
+            const container = yield* during(
+              manifest("Deployment", { ...SLEEP, ...secret }),
+              until(HERE, "WARN CONTAINER_NOT_CREATED", "INFO WORKLOAD_STARTING")
+            )
+            assert.include(container.message, "nobody")
+            assert.deepStrictEqual(container.findings[0]?.subject, broken("Deployment"))
+            yield* until(HERE)
+          })
+      )
+
+      it.effect(
+        faults(
+          workloadsHealth,
+          "sees each kind without any available replica, and says why",
+          "NO_REPLICA_AVAILABLE",
+          "POD_UNSCHEDULABLE",
+          "POD_NOT_READY"
+        ),
+        () =>
+          Effect.gen(function*() {
+            const never = { ...SLEEP, readinessProbe: { exec: { command: ["false"] }, periodSeconds: 1 } }
+            const soon = { ...HERE, startWithin: "2s" }
+            for (const kind of ["Deployment", "StatefulSet", "DaemonSet"] as const) {
+              const spec = kind === "StatefulSet" ? { serviceName: "broken" } : {}
+              const report = yield* during(manifest(kind, never, spec), until(soon, "ERROR NO_REPLICA_AVAILABLE"))
+              assert.include(
+                report.message,
+                `${kind} default/broken: none of ${kind === "DaemonSet" ? 2 : 1} replicas is available`
+              )
+              assert.include(report.message, "unready status")
+              assert.deepStrictEqual(report.findings[0]?.subject, broken(kind))
+            }
+            const unready = yield* during(
+              manifest("Deployment", never),
+              until({ ...HERE, unavailableAfter: "1s" }, "WARN POD_NOT_READY", "INFO WORKLOAD_STARTING")
+            )
+            assert.deepStrictEqual(unready.findings[0]?.subject, broken("Deployment"))
+            const nowhere = { template: template(SLEEP) }
+            const unschedulable = {
+              template: {
+                ...nowhere.template,
+                spec: { ...nowhere.template.spec, nodeSelector: { "kubeprober.test/nowhere": "" } }
+              }
+            }
+            const report = yield* during(
+              manifest("Deployment", SLEEP, unschedulable),
+              until({ ...HERE, unavailableAfter: "1s" }, "WARN POD_UNSCHEDULABLE", "INFO WORKLOAD_STARTING")
+            )
+            assert.include(report.message, "didn't match Pod's node affinity/selector")
+            assert.deepStrictEqual(report.findings[0]?.subject, broken("Deployment"))
+            yield* until(HERE)
+          })
+      )
+
+      it.effect(
+        fault(workloadsHealth, "REPLICAS_NOT_CREATED", "sees that pods are not created, because a quota refuses them"),
+        () =>
+          Effect.gen(function*() {
+            const { apply, kubectl } = yield* TestCluster
+            yield* apply({
+              apiVersion: "v1",
+              kind: "ResourceQuota",
+              metadata: { name: "none", namespace: "default" },
+              spec: { hard: { pods: "0" } }
+            })
+            const report = yield* during(
+              manifest("Deployment", SLEEP),
+              until({ ...HERE, unavailableAfter: "1s" }, "WARN REPLICAS_NOT_CREATED", "INFO WORKLOAD_STARTING")
+            )
+            assert.include(report.message, "exceeded quota")
+            assert.deepStrictEqual(report.findings[0]?.subject, broken("Deployment"))
+            yield* kubectl("delete", "resourcequota", "none", "--namespace=default")
+            yield* until(HERE)
+          })
+      )
+
+      it.effect(
+        fault(
+          workloadsHealth,
+          "WORKLOAD_NOT_OBSERVED",
+          "sees that no controller looks at a new workload, until one does"
+        ),
+        () =>
+          Effect.gen(function*() {
+            const { cluster: { components: { controllerManager } } } = yield* TestCluster
+            yield* Effect.acquireUseRelease(
+              controllerManager.pause,
+              () =>
+                during(
+                  manifest("Deployment", SLEEP),
+                  Effect.gen(function*() {
+                    const unseen = yield* until({ ...HERE, startWithin: "1s" }, "ERROR WORKLOAD_NOT_OBSERVED")
+                    assert.deepStrictEqual(unseen.findings[0]?.subject, broken("Deployment"))
+                    yield* controllerManager.resume
+                    yield* until(HERE)
+                  })
+                ),
+              () => controllerManager.resume
+            )
+          })
+      )
+
+      it.effect(
+        fault(workloadsHealth, "REQUIRED_MISSING", "misses what is required until it is there"),
+        () =>
+          Effect.gen(function*() {
+            const required = [{ kind: "Deployment" as const, namespace: "default", name: "broken" }]
+            const missing = yield* until({ ...HERE, required }, "ERROR REQUIRED_MISSING")
+            assert.include(missing.message, "Deployment default/broken is required, but does not exist")
+            yield* during(manifest("Deployment", SLEEP), until({ ...HERE, required }))
+          })
+      )
     }
   )
 })

@@ -25,6 +25,10 @@ export const healthy = (probe: Proven, what: string): string => `${what} [health
 export const fault = (probe: Proven, code: string, what: string): string =>
   `${what} [fault ${probe.id} ${known(probe, code)}]`
 
+/** Several faults of one test, one after the other. */
+export const faults = (probe: Proven, what: string, ...codes: ReadonlyArray<string>): string =>
+  codes.reduce((title, code) => fault(probe, code, title), what)
+
 /** The probe cannot look (a right is missing, the target cannot be reached, credentials are wrong) and is UNKNOWN. */
 export const blind = (probe: Proven, code: string, what: string): string =>
   `${what} [blind ${probe.id} ${known(probe, code)}]`
