@@ -1,0 +1,49 @@
+/** What is run in a soak: every probe of the catalogue that a profile permits and that needs no target of its own. */
+import { Duration, Option, Schema } from "effect"
+import type { Check, ProbeSpec } from "../../src/domain/kinds/Probe.ts"
+import { type Profile, permits } from "../../src/domain/Profile.ts"
+import { catalogue } from "../../src/probes/Catalogue.ts"
+import type { AnyProbe } from "../../src/probes/Probe.ts"
+
+export interface PlannedProbe {
+  readonly name: string
+  readonly spec: ProbeSpec
+}
+
+/** Probes of services that a cluster may not have say nothing without being told where they are. */
+const needsTarget = ({ config, id, layer }: AnyProbe): boolean =>
+  layer === "middleware" || id.startsWith("mw.") || Option.isNone(Schema.decodeUnknownOption(config)({}))
+
+export const probesOf = (profile: Profile): ReadonlyArray<AnyProbe> =>
+  catalogue.filter((probe) => permits(profile, probe.writes) && !needsTarget(probe))
+
+/** The shortest interval that a Probe may have. */
+const SHORTEST = Duration.seconds(1)
+
+/** How often a probe runs at so many times its normal rate. */
+export const intervalOf = (probe: AnyProbe, rate: number): Duration.Duration =>
+  Duration.max(SHORTEST, Duration.millis(Math.round(Duration.toMillis(probe.interval) / rate)))
+
+const checkOf = ({ id }: AnyProbe): Check => ({ name: id, use: id })
+
+/**
+ * One Probe for each interval. Each has the parents of its checks too, because a check waits for those of its own Probe
+ * alone; so parents run more often than at the rate asked for.
+ */
+export const planOf = (probes: ReadonlyArray<AnyProbe>, rate: number): ReadonlyArray<PlannedProbe> => {
+  const groups = new Map<number, Array<AnyProbe>>()
+  for (const probe of probes) {
+    const millis = Duration.toMillis(intervalOf(probe, rate))
+    groups.set(millis, [...(groups.get(millis) ?? []), probe])
+  }
+  return [...groups].sort(([a], [b]) => a - b).flatMap(([millis, members]) => {
+    const missing = probes.filter((probe) =>
+      !members.includes(probe) && members.some(({ dependsOn }) => dependsOn.includes(probe.id))
+    )
+    const [first, ...rest] = [...missing, ...members].map(checkOf)
+    return first === undefined ? [] : [{
+      name: `soak-${Math.round(millis / 1000)}s`,
+      spec: { checks: [first, ...rest], policy: { interval: Duration.millis(millis) }, clusterSelector: {} }
+    }]
+  })
+}

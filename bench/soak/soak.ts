@@ -1,0 +1,245 @@
+/**
+ * `npm run soak`: the standard profile on a real cluster, at ten times its normal rate, for as long as `--minutes` says:
+ * nothing is broken, so whatever is not PASS or INFO is a false alarm, or a true one about this machine.
+ *
+ * `--faults` makes ten faults instead, one after the other, for `--fault-minutes` each: how soon each is told, how soon it
+ * is gone when mended, and what else turns red that should not. The exit code is 1 when a check of the catalogue that
+ * should tell a fault does not, or when another turned red without a reason that is written down.
+ */
+import { NodeRuntime, NodeServices } from "@effect/platform-node"
+import { Clock, Console, DateTime, Duration, Effect, FileSystem, Option, Schedule } from "effect"
+import { Command, Flag } from "effect/cli"
+import { loadavg } from "node:os"
+import * as Table from "../../src/cli/output/Table.ts"
+import type { Cell } from "../../src/domain/rpc/Fleet.ts"
+import * as Local from "../../src/local/Local.ts"
+import { catalogue } from "../../src/probes/Catalogue.ts"
+import { type Fault, faults } from "./faults.ts"
+import * as Installation from "./Installation.ts"
+import * as Observer from "./Observer.ts"
+import { intervalOf, planOf, probesOf } from "./plan.ts"
+
+/** How long all may take to be good, before the first and after each fault. */
+const SETTLE_WITHIN = Duration.minutes(5)
+
+const seconds = (from: number, to: number): number => Math.round((to - from) / 100) / 10
+
+/** Every check has run since then, and was good. */
+const isWell = (cells: ReadonlyArray<Cell>, since: DateTime.Utc): boolean =>
+  cells.length > 0 &&
+  cells.every(({ freshness, lastRun, status }) =>
+    freshness === "fresh" && Observer.isGood(status) && lastRun !== undefined &&
+    DateTime.isGreaterThanOrEqualTo(lastRun, since)
+  )
+
+const printTable = (rows: ReadonlyArray<ReadonlyArray<string>>) =>
+  Effect.forEach(Table.render(rows), (line) => Console.log(line), { discard: true })
+
+/** Looks each second until `done`, or until it has been so long. */
+const lookUntil = <E>(
+  look: Effect.Effect<ReadonlyArray<Cell>, E>,
+  done: (cells: ReadonlyArray<Cell>) => boolean,
+  within: Duration.Duration
+) =>
+  look.pipe(
+    Effect.repeat({ schedule: Schedule.spaced("1 second"), until: done }),
+    Effect.timeoutOption(within)
+  )
+
+const settled = Effect.fnUntraced(
+  function*(installation: Installation.Installation, observer: ReturnType<typeof Observer.make>, checks: number) {
+    const since = yield* DateTime.now
+    const from = DateTime.toEpochMillis(since)
+    const cells = yield* lookUntil(
+      observer.look,
+      (cells) => cells.length >= checks && isWell(cells, since),
+      SETTLE_WITHIN
+    )
+    if (Option.isSome(cells)) return seconds(from, yield* Clock.currentTimeMillis)
+    const bad = (yield* installation.cells).filter(({ freshness, status }) =>
+      freshness !== "fresh" || !Observer.isGood(status)
+    )
+    for (const cell of bad) yield* Console.log(`  not good: ${Observer.nameOf(cell)} ${cell.status} ${cell.message}`)
+    return undefined
+  }
+)
+
+const soak = Effect.fnUntraced(
+  function*(installation: Installation.Installation, observer: ReturnType<typeof Observer.make>, minutes: number) {
+    const from = yield* DateTime.now
+    for (let minute = 1; minute <= minutes; minute++) {
+      yield* lookUntil(observer.look, () => false, Duration.minutes(1))
+      const cells = yield* observer.look
+      const bad = cells.filter(({ status }) => !Observer.isGood(status))
+      yield* Console.log(
+        `minute ${minute} of ${minutes}: ${cells.length - bad.length} of ${cells.length} good` +
+          bad.map((cell) => `; ${Observer.nameOf(cell)} ${cell.status} ${cell.code ?? ""}`).join("")
+      )
+    }
+    const checkers = yield* observer.summary(from)
+    const since = DateTime.toEpochMillis(from)
+    const audited = (yield* installation.audited).filter(({ at }) => at >= since)
+    const elapsed = (yield* Clock.currentTimeMillis) - since
+    return {
+      minutes,
+      checkers,
+      requestsPerMinute: Math.round(audited.filter(({ agent }) => agent).length / elapsed * 60_000),
+      podsPerHour: Math.round(audited.filter(({ pod }) => pod).length / elapsed * 3_600_000)
+    }
+  }
+)
+
+/** How one fault went. Times are in seconds; nothing where it did not happen. */
+interface FaultResult {
+  readonly fault: string
+  readonly detectable: boolean
+  readonly detectedBy: string | undefined
+  readonly detected: number | undefined
+  readonly cleared: number | undefined
+  readonly allowed: Readonly<Record<string, string>>
+  readonly unexpected: ReadonlyArray<string>
+}
+
+const tells = ({ detectedBy }: Fault, { checker, code, status }: Cell): boolean => {
+  const codes = detectedBy[checker]
+  if (codes === undefined) return false
+  return codes.length === 0 ? !Observer.isGood(status) : code !== undefined && codes.includes(code)
+}
+
+const runFault = Effect.fnUntraced(function*(
+  installation: Installation.Installation,
+  observer: ReturnType<typeof Observer.make>,
+  fault: Fault,
+  minutes: number,
+  checks: number
+) {
+  const ids = new Set(catalogue.map(({ id }) => id))
+  const injectedAt = yield* Clock.currentTimeMillis
+  let detected: { readonly by: string; readonly after: number } | undefined
+  const red = new Map<string, string>()
+  yield* fault.inject(installation)
+  yield* Effect.flatMap(observer.look, (cells) =>
+    Effect.map(Clock.currentTimeMillis, (now) => {
+      for (const cell of cells) {
+        if (tells(fault, cell)) {
+          detected ??= { by: `${cell.checker} ${cell.code ?? ""}`, after: seconds(injectedAt, now) }
+        } else if (!Observer.isGood(cell.status)) {
+          red.set(cell.checker, `${cell.checker} ${cell.status} ${cell.code ?? ""}`)
+        }
+      }
+    })).pipe(
+      Effect.repeat(Schedule.spaced("1 second")),
+      Effect.timeoutOption(Duration.minutes(minutes)),
+      Effect.ensuring(Effect.orDie(fault.heal(installation)))
+    )
+  const cleared = yield* settled(installation, observer, checks)
+  const others = [...red].filter(([checker]) => fault.detectedBy[checker] === undefined)
+  return {
+    fault: fault.name,
+    detectable: Object.keys(fault.detectedBy).some((id) => ids.has(id)),
+    detectedBy: detected?.by,
+    detected: detected?.after,
+    cleared,
+    allowed: Object.fromEntries(others.flatMap(([checker, text]) => {
+      const reason = fault.mayRedden[checker]
+      return reason === undefined ? [] : [[text, reason]]
+    })),
+    unexpected: others.filter(([checker]) => fault.mayRedden[checker] === undefined).map(([, text]) => text)
+  } satisfies FaultResult
+})
+
+const faultRow = (result: FaultResult): ReadonlyArray<string> => [
+  result.fault,
+  result.detected === undefined
+    ? result.detectable ? "NOT DETECTED" : "no check of the catalogue looks for it"
+    : `${result.detected} s, ${result.detectedBy}`,
+  result.cleared === undefined ? `not within ${Duration.format(SETTLE_WITHIN)}` : `${result.cleared} s`,
+  [
+    ...Object.entries(result.allowed).map(([checker, reason]) => `${checker} (${reason})`),
+    ...result.unexpected.map((checker) => `UNEXPECTED ${checker}`)
+  ].join("; ") || "nothing"
+]
+
+const positive = (name: string, fallback: number, description: string) =>
+  Flag.Int(name).pipe(Flag.withDefault(fallback), Flag.withDescription(description))
+
+const command = Command.make(
+  "soak",
+  {
+    minutes: positive("minutes", 60, "How long nothing is broken"),
+    nodes: positive("nodes", 2, "Nodes of the cluster"),
+    rate: positive("rate", 10, "How many times more often than normally checks run"),
+    faults: Flag.Boolean("faults").pipe(
+      Flag.withDefault(false),
+      Flag.withDescription("Make ten faults, one after the other, instead")
+    ),
+    only: Flag.String("only").pipe(Flag.withDescription("Only faults whose name has this in it"), Flag.optional),
+    faultMinutes: positive("fault-minutes", 2, "How long each fault lasts"),
+    json: Flag.String("json").pipe(Flag.withDescription("Also write the result to this file"), Flag.optional)
+  },
+  Effect.fn("soak")(function*(options) {
+    const fs = yield* FileSystem.FileSystem
+    const probes = probesOf("standard")
+    const plan = planOf(probes, options.rate)
+    const checks = plan.reduce((sum, { spec }) => sum + (spec.checks?.length ?? 0), 0)
+    yield* Console.log(`${probes.length} checks at ${options.rate} times their normal rate on ${options.nodes} nodes:`)
+    yield* printTable(
+      probes.map((probe) => [`  ${probe.id}`, `every ${Duration.format(intervalOf(probe, options.rate))}`])
+    )
+    const installation = yield* Installation.make({ nodes: options.nodes })
+    yield* installation.give(plan)
+    const observer = Observer.make(installation)
+    const good = yield* settled(installation, observer, checks)
+    yield* Console.log(good === undefined ? "not all is good; going on" : `all good after ${good} s`)
+
+    const result = options.faults
+      ? {
+        faults: yield* Effect.forEach(
+          faults.filter(({ name }) => name.includes(Option.getOrElse(options.only, () => ""))),
+          (fault) =>
+            Effect.tap(
+              runFault(installation, observer, fault, options.faultMinutes, checks),
+              (done) => Console.log(faultRow(done).join(" | "))
+            )
+        )
+      }
+      : yield* soak(installation, observer, options.minutes)
+
+    yield* Console.log(`\nload of this machine ${loadavg().map((load) => load.toFixed(1)).join(" ")}\n`)
+    if ("faults" in result) {
+      yield* printTable([["FAULT", "DETECTED AFTER", "CLEARED AFTER", "ALSO RED"], ...result.faults.map(faultRow)])
+    } else {
+      yield* printTable([
+        ["CHECK", "RUNS", "NOT GOOD", "WHY"],
+        ...result.checkers.flatMap(({ checker, probe, runs, troubles }) => {
+          const times = troubles.reduce((sum, each) => sum + each.times, 0)
+          const why = (trouble: Observer.Trouble) =>
+            `${trouble.times} x ${trouble.status} ${trouble.code}, first at ${trouble.first}: ${trouble.message}`
+          return [
+            [`${probe}/${checker}`, String(runs), String(times), troubles[0] === undefined ? "" : why(troubles[0])],
+            ...troubles.slice(1).map((trouble) => ["", "", "", why(trouble)])
+          ]
+        })
+      ])
+      yield* Console.log(`\nAPI requests of the agent per minute: ${result.requestsPerMinute}`)
+      yield* Console.log(`pods created per hour: ${result.podsPerHour}`)
+    }
+    if (Option.isSome(options.json)) {
+      yield* fs.writeFileString(options.json.value, `${JSON.stringify(result, null, 2)}\n`)
+    }
+
+    const failed = "faults" in result
+      ? result.faults.some(({ cleared, detectable, detected, unexpected }) =>
+        (detectable && detected === undefined) || cleared === undefined || unexpected.length > 0
+      )
+      : result.checkers.some(({ runs, troubles }) => runs === 0 || troubles.length > 0)
+    if (failed) yield* Effect.sync(() => process.exitCode = 1)
+  }, Effect.scoped)
+).pipe(Command.withDescription("Run the standard profile on a real cluster for long, or through ten faults"))
+
+command.pipe(
+  Command.run({ version: "0" }),
+  Effect.provide(Local.layer),
+  Effect.provide(NodeServices.layer),
+  NodeRuntime.runMain
+)
