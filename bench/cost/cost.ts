@@ -86,8 +86,9 @@ const page = ({ idle, profiles }: Measured, options: {
   readonly date: string
   readonly minutes: number
   readonly nodes: number
-}): string =>
-  [
+}): string => {
+  const span = options.minutes === 1 ? "a minute" : `${options.minutes} minutes`
+  return [
     "<!-- Written by `npm run bench:cost`. Do not edit. -->",
     "# What KubeProber costs a cluster",
     `Measured on ${options.date}, on a Linux machine with ${availableParallelism()} processors and ` +
@@ -109,8 +110,8 @@ const page = ({ idle, profiles }: Measured, options: {
       ]
     ),
     `How: the API server wrote down each request of the agent's ServiceAccount in its audit log, watches once, and each pod ` +
-    `created in the agent's namespace by anyone. First for ${options.minutes} minutes without any check; then, for each ` +
-    `profile, for ${options.minutes} minutes with all checks that need no target of their own at ${RATE} times their ` +
+    `created in the agent's namespace by anyone. First for ${span} without any check; then, for each ` +
+    `profile, for ${span} with all checks that need no target of their own at ${RATE} times their ` +
     `normal rate. What was more than without checks was divided by ${RATE}. A check waits only for parents of its own ` +
     "Probe, so k8s.api.health ran once for each group of checks with the same interval.",
     ...profiles.flatMap(({ kinds, profile }) => [
@@ -121,6 +122,7 @@ const page = ({ idle, profiles }: Measured, options: {
       )
     ])
   ].join("\n\n") + "\n"
+}
 
 const command = Command.make(
   "cost",
