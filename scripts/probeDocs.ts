@@ -45,6 +45,7 @@ const page = (probe: AnyProbe): string => {
     ["Normal interval", described.interval],
     ["Timeout", `${described.timeout}, retries included`],
     ["Retries", described.retries],
+    ["Confirms", described.confirmed],
     ["Parents", list(described.dependsOn.map(link))],
     ["Re-run at once on changes of", list(described.onChange.map(code))]
   ]

@@ -112,8 +112,7 @@ const page = ({ idle, profiles }: Measured, options: {
     `How: the API server wrote down each request of the agent's ServiceAccount in its audit log, watches once, and each pod ` +
     `created in the agent's namespace by anyone. First for ${span} without any check; then, for each ` +
     `profile, for ${span} with all checks that need no target of their own at ${RATE} times their ` +
-    `normal rate. What was more than without checks was divided by ${RATE}. A check waits only for parents of its own ` +
-    "Probe, so k8s.api.health ran once for each group of checks with the same interval.",
+    `normal rate. What was more than without checks was divided by ${RATE}.`,
     ...profiles.flatMap(({ kinds, profile }) => [
       `## Most frequent requests of ${profile}`,
       table(

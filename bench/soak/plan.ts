@@ -26,10 +26,7 @@ export const intervalOf = (probe: AnyProbe, rate: number): Duration.Duration =>
 
 const checkOf = ({ id }: AnyProbe): Check => ({ name: id, use: id })
 
-/**
- * One Probe for each interval. Each has the parents of its checks too, because a check waits for those of its own Probe
- * alone; so parents run more often than at the rate asked for.
- */
+/** One Probe for each interval. */
 export const planOf = (probes: ReadonlyArray<AnyProbe>, rate: number): ReadonlyArray<PlannedProbe> => {
   const groups = new Map<number, Array<AnyProbe>>()
   for (const probe of probes) {
@@ -37,10 +34,7 @@ export const planOf = (probes: ReadonlyArray<AnyProbe>, rate: number): ReadonlyA
     groups.set(millis, [...(groups.get(millis) ?? []), probe])
   }
   return [...groups].sort(([a], [b]) => a - b).flatMap(([millis, members]) => {
-    const missing = probes.filter((probe) =>
-      !members.includes(probe) && members.some(({ dependsOn }) => dependsOn.includes(probe.id))
-    )
-    const [first, ...rest] = [...missing, ...members].map(checkOf)
+    const [first, ...rest] = members.map(checkOf)
     return first === undefined ? [] : [{
       name: `soak-${Math.round(millis / 1000)}s`,
       spec: { checks: [first, ...rest], policy: { interval: Duration.millis(millis) }, clusterSelector: {} }

@@ -25,14 +25,6 @@ describe("the plan of a soak", () => {
     assert.isTrue(probesOf("full").every(({ layer }) => layer !== "middleware"))
     assert.isAbove(probesOf("standard").length, probesOf("observe").length)
   })
-
-  it("runs a check beside its parents", () => {
-    for (const { spec } of plan) {
-      const ids = spec.checks?.map(({ use }) => use) ?? []
-      const parents = catalogue.filter(({ id }) => ids.includes(id)).flatMap(({ dependsOn }) => dependsOn)
-      for (const parent of parents) assert.include(ids, parent)
-    }
-  })
 })
 
 describe("the faults of a soak", () => {

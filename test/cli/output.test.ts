@@ -332,7 +332,7 @@ describe("a probe described", () => {
   })
 
   it("as data says the same", () => {
-    const { codes, config, needs, ...facts } = ProbeOutput.describeProbe(apiCrud)
+    const { codes, config, confirmed, needs, ...facts } = ProbeOutput.describeProbe(apiCrud)
     assert.deepStrictEqual(facts, {
       id: "k8s.api.crud",
       layer: "kubernetes",
@@ -346,6 +346,7 @@ describe("a probe described", () => {
       dependsOn: ["k8s.api.health"],
       onChange: []
     })
+    assert.match(confirmed, /^a new WARN or ERROR by another run, but not CREATE_FAILED, /u)
     assert.deepStrictEqual(config[0], {
       name: "slow",
       type: "duration",

@@ -188,7 +188,9 @@ describe("k8s.node.readiness", () => {
         () =>
           Effect.gen(function*() {
             const { run, userWith } = yield* TestCluster
-            assert.isTrue(nodeReadiness.needs.every((need) => need._tag === "ResourceNeed" && ["list", "watch"].includes(need.verb)))
+            assert.isTrue(
+              nodeReadiness.needs.every((need) => need._tag === "ResourceNeed" && ["list", "watch"].includes(need.verb))
+            )
             for (const optional of [true, false]) {
               const report = yield* run(nodeReadiness, { as: yield* userWith(nodeReadiness.needs, { optional }) })
               assert.strictEqual(verdict(report), "PASS", report.message)

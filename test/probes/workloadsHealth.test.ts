@@ -436,7 +436,7 @@ describe("k8s.workloads.health", () => {
           fault(
             workloadsHealth,
             "DNS_NOT_REDUNDANT",
-            "sees DNS on one node of two, and passes with no rights but to list, so it creates nothing"
+            "sees DNS on one node of two, and passes with no rights but to read, so it creates nothing"
           )
         ),
         () =>
@@ -448,7 +448,11 @@ describe("k8s.workloads.health", () => {
             const lone = yield* until({}, "WARN DNS_NOT_REDUNDANT")
             assert.include(lone.message, "Deployment kube-system/coredns has ready pods on 1 of 2 schedulable nodes")
             yield* scale(2)
-            assert.isTrue(workloadsHealth.needs.every((need) => need._tag === "ResourceNeed" && need.verb === "list"))
+            assert.isTrue(
+              workloadsHealth.needs.every((need) =>
+                need._tag === "ResourceNeed" && ["list", "watch"].includes(need.verb)
+              )
+            )
             const as = yield* userWith(workloadsHealth.needs)
             const report = yield* eventually(run(workloadsHealth, { as }), ({ status }) => status === "PASS")
             assert.match(report.message, /\d+ workloads have the replicas they want, \d+ pods run/)

@@ -3,7 +3,7 @@ import { Duration, Schema } from "effect"
 import { looksLikeDuration } from "../../domain/Duration.ts"
 import type { Status } from "../../domain/Status.ts"
 import { describe } from "../../probes/Needs.ts"
-import type { AnyProbe, Placement } from "../../probes/Probe.ts"
+import type { AnyProbe, Confirm, Placement } from "../../probes/Probe.ts"
 import * as Retry from "../../probes/Retry.ts"
 import type { Watch } from "../../probes/Watch.ts"
 import type { Style } from "./Style.ts"
@@ -27,6 +27,7 @@ export interface ProbeDescription {
   readonly interval: string
   readonly timeout: string
   readonly retries: string
+  readonly confirmed: string
   readonly dependsOn: ReadonlyArray<string>
   readonly onChange: ReadonlyArray<string>
   readonly needs: ReadonlyArray<{ readonly rule: string; readonly optional: boolean }>
@@ -105,6 +106,13 @@ const configOf = (probe: AnyProbe): ReadonlyArray<ConfigField> => {
     : []
 }
 
+const confirmInWords = (confirm: Confirm): string =>
+  confirm === "rerun"
+    ? "a new WARN or ERROR by another run"
+    : confirm === "none"
+    ? "nothing by another run"
+    : `a new WARN or ERROR by another run, but not ${confirm.unless.join(", ")}`
+
 const watchInWords = ({ namespace, resource: { group, plural } }: Watch): string =>
   `${plural}${group === "" ? "" : `.${group}`}${namespace === undefined ? "" : ` in ${namespace}`}`
 
@@ -118,6 +126,7 @@ export const describeProbe = (probe: AnyProbe): ProbeDescription => ({
   interval: Duration.format(probe.interval),
   timeout: Duration.format(probe.timeout),
   retries: Retry.inWords(probe.retry),
+  confirmed: confirmInWords(probe.confirm),
   dependsOn: probe.dependsOn,
   onChange: probe.onChange.map(watchInWords),
   needs: probe.needs.map((need) => ({ rule: describe(need), optional: need.optional })),
@@ -169,6 +178,7 @@ export const describeText = (probe: AnyProbe, style: Style): ReadonlyArray<strin
       ["INTERVAL", `${description.interval}, unless told otherwise`],
       ["TIMEOUT", description.timeout],
       ["RETRIES", description.retries],
+      ["CONFIRMS", description.confirmed],
       ...(description.dependsOn.length === 0 ? [] : [["AFTER", description.dependsOn.join(", ")]]),
       ...(description.onChange.length === 0 ? [] : [["RE-RUN ON", `changes of ${description.onChange.join(", ")}`]])
     ]),
