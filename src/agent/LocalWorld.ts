@@ -14,6 +14,8 @@ import { Postgres } from "../infra/middleware/Postgres.ts"
 import * as PostgresNode from "../infra/middleware/PostgresNode.ts"
 import { Redis } from "../infra/middleware/Redis.ts"
 import * as RedisNode from "../infra/middleware/RedisNode.ts"
+import { Dns } from "../infra/net/Dns.ts"
+import * as DnsNode from "../infra/net/DnsNode.ts"
 import { HttpCall } from "../infra/net/HttpCall.ts"
 import * as HttpCallNode from "../infra/net/HttpCallNode.ts"
 import { Tcp } from "../infra/net/Tcp.ts"
@@ -34,6 +36,7 @@ export const make = ({ credentials }: LocalWorldOptions = {}): Context.Context<W
   Context.make(TlsPeer, TlsPeerNode.service).pipe(
     Context.add(Credentials, CredentialsNode.make(credentials)),
     Context.add(Disk, DiskNode.service),
+    Context.add(Dns, DnsNode.service),
     Context.add(EtcdGateway, EtcdGatewayNode.service),
     Context.add(Host, HostNode.make(HostNode.HOST_FOLDER)),
     Context.add(HttpCall, HttpCallNode.service),

@@ -17,6 +17,7 @@ import {
 import { Deployment } from "../infra/kube/resources/apps.ts"
 import { Job } from "../infra/kube/resources/batch.ts"
 import { ConfigMap, Namespace, Pod, Service } from "../infra/kube/resources/core.ts"
+import { EndpointSlice } from "../infra/kube/resources/discovery.ts"
 import { checkerCodes } from "../probes/CheckerCodes.ts"
 import { type Need, probeNamespace } from "../probes/Needs.ts"
 import type { AnyProbe } from "../probes/Probe.ts"
@@ -41,6 +42,7 @@ export const SWEPT_NAMESPACED: ReadonlyArray<KubeResource<KubeObject>> = [
   Pod,
   bare("networking.k8s.io", "Ingress", "ingresses"),
   bare("networking.k8s.io", "NetworkPolicy", "networkpolicies"),
+  EndpointSlice,
   Service,
   bare("", "PersistentVolumeClaim", "persistentvolumeclaims"),
   ConfigMap

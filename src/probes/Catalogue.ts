@@ -18,6 +18,7 @@ import { certExpiry } from "./kubernetes/certExpiry.ts"
 import { configDrift } from "./kubernetes/configDrift.ts"
 import { controlLoops } from "./kubernetes/controlLoops.ts"
 import { crdConversion } from "./kubernetes/crdConversion.ts"
+import { dnsCluster } from "./kubernetes/dnsCluster.ts"
 import { eventsStorm } from "./kubernetes/eventsStorm.ts"
 import { finalizersStuck } from "./kubernetes/finalizersStuck.ts"
 import { namespaceLifecycle } from "./kubernetes/namespaceLifecycle.ts"
@@ -25,6 +26,7 @@ import { nodeReadiness } from "./kubernetes/nodeReadiness.ts"
 import { pdbDrain } from "./kubernetes/pdbDrain.ts"
 import { routesStatic } from "./kubernetes/routesStatic.ts"
 import { selfAccess } from "./kubernetes/selfAccess.ts"
+import { serviceClusterIp } from "./kubernetes/serviceClusterIp.ts"
 import { storageHealth } from "./kubernetes/storageHealth.ts"
 import { versionSkew } from "./kubernetes/versionSkew.ts"
 import { workloadsHealth } from "./kubernetes/workloadsHealth.ts"
@@ -46,6 +48,7 @@ const all: ReadonlyArray<AnyProbe> = [
   controlLoops,
   crdConversion,
   diskLatency,
+  dnsCluster,
   etcd,
   eventsStorm,
   finalizersStuck,
@@ -62,6 +65,7 @@ const all: ReadonlyArray<AnyProbe> = [
   routesStatic,
   scenario,
   selfAccess,
+  serviceClusterIp,
   storageHealth,
   tcp,
   versionSkew,

@@ -11,6 +11,7 @@ import type { Host } from "../infra/host/Host.ts"
 import type { MySql } from "../infra/middleware/MySql.ts"
 import type { Postgres } from "../infra/middleware/Postgres.ts"
 import type { Redis } from "../infra/middleware/Redis.ts"
+import type { Dns } from "../infra/net/Dns.ts"
 import type { HttpCall } from "../infra/net/HttpCall.ts"
 import type { Tcp } from "../infra/net/Tcp.ts"
 import type { Samples } from "../infra/samples/Samples.ts"
@@ -19,6 +20,7 @@ import type { TlsPeer } from "../infra/tls/TlsPeer.ts"
 export type World =
   | Credentials
   | Disk
+  | Dns
   | EtcdGateway
   | Host
   | HttpCall

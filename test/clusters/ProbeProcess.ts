@@ -10,6 +10,8 @@ import type { AnyProbe } from "../../src/probes/Probe.ts"
 export interface ProbeProcess {
   /** SIGKILL; returns when the process is gone. True when it was still running. */
   readonly kill: Effect.Effect<boolean>
+  /** Waits for its end; whether it was by SIGKILL. */
+  readonly wasKilled: Effect.Effect<boolean>
 }
 
 const main = fileURLToPath(new URL("./probeProcess.main.ts", import.meta.url))
@@ -24,6 +26,10 @@ export const start = (
     readonly namespace: string
     /** From the start of the run; what it creates may be swept after that. */
     readonly expiresInMillis: number
+    /** For worker pods. */
+    readonly workerImage?: string
+    /** It kills itself right after the `at`th object that it has made, or right before the `at`th that it would delete. */
+    readonly die?: { readonly boundary: "create" | "delete"; readonly at: number }
   }
 ): Effect.Effect<ProbeProcess, never, Scope.Scope> =>
   Effect.acquireRelease(
@@ -40,9 +46,12 @@ export const start = (
         config: options.config ?? {},
         runId: options.runId,
         namespace: options.namespace,
-        expiresInMillis: options.expiresInMillis
+        expiresInMillis: options.expiresInMillis,
+        ...(options.workerImage === undefined ? {} : { workerImage: options.workerImage }),
+        ...(options.die === undefined ? {} : { die: options.die })
       }))
       return {
+        wasKilled: Effect.map(Effect.promise(() => exited), () => child.signalCode === "SIGKILL"),
         kill: Effect.suspend(() => {
           const running = child.exitCode === null && child.signalCode === null
           child.kill("SIGKILL")

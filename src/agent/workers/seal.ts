@@ -3,16 +3,20 @@
  *
  * Who may write the status of pods could otherwise write results. The token is known to the run's pods and its agent alone
  * (a Secret of the run's own), and the seal is HMAC-SHA256 (RFC 2104) over the pod's name and the result, so a result of one
- * pod is none of another.
+ * pod is none of another. The result is compressed (RFC 1951), because a termination message is small.
  */
 import { Redacted, Result, Schema } from "effect"
 import { createHmac, timingSafeEqual } from "node:crypto"
+import { deflateRawSync, inflateRawSync } from "node:zlib"
 
 /**
  * What a kubelet keeps of a termination message
  * (https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/#customizing-the-termination-message).
  */
 export const MAX_MESSAGE_BYTES = 4096
+
+/** No result is larger, whatever it was compressed from. */
+const MAX_RESULT_BYTES = 1 << 20
 
 /** What became of a task. */
 export const TaskResult = Schema.Union([
@@ -33,7 +37,7 @@ const sealOf = (token: Redacted.Redacted, pod: string, result: string): Buffer =
   createHmac("sha256", Redacted.value(token)).update(`${pod}\n${result}`).digest()
 
 const write = (token: Redacted.Redacted, pod: string, result: TaskResult): string => {
-  const text = encodeResult(result)
+  const text = deflateRawSync(encodeResult(result)).toString("base64url")
   return encodeSealed({ seal: sealOf(token, pod, text).toString("base64url"), result: text })
 }
 
@@ -59,5 +63,14 @@ export const open = (
   const expected = sealOf(token, pod, result)
   const given = Buffer.from(seal, "base64url")
   if (given.length !== expected.length || !timingSafeEqual(given, expected)) return Result.fail("forged")
-  return Result.mapError(decodeResult(result), () => "unreadable" as const)
+  return Result.mapError(
+    Result.flatMap(
+      Result.try({
+        try: () => inflateRawSync(Buffer.from(result, "base64url"), { maxOutputLength: MAX_RESULT_BYTES }).toString(),
+        catch: () => "unreadable" as const
+      }),
+      decodeResult
+    ),
+    () => "unreadable" as const
+  )
 }

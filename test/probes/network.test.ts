@@ -1,0 +1,376 @@
+/** k8s.service.clusterip and k8s.dns.cluster, on one cluster with two nodes: what breaks the one is seen by the other too. */
+import { assert, describe, it, layer } from "@effect/vitest"
+import { Duration, Effect } from "effect"
+import { type DnsClusterConfig, dnsCluster, judge as judgeDns } from "../../src/probes/kubernetes/dnsCluster.ts"
+import { judge as judgeService, serviceClusterIp } from "../../src/probes/kubernetes/serviceClusterIp.ts"
+import * as Needs from "../../src/probes/Needs.ts"
+import * as Probe from "../../src/probes/Probe.ts"
+import { domainOf } from "../../src/probes/workers/tasks/dnsLookups.ts"
+import * as Kills from "../clusters/Kills.ts"
+import { TestCluster, eventually } from "../clusters/TestCluster.ts"
+import * as WorkerCluster from "../clusters/WorkerCluster.ts"
+import { WORKER_IMAGE } from "../clusters/workerImage.ts"
+import { blind, fault, healthy, killed } from "../proofs/proof.ts"
+
+describe("judging what a node got from a Service", () => {
+  const got = (good: number, pods: Readonly<Record<string, number>>) =>
+    judgeService(["a", "b"], { node: "n", got: { good, times: 20, pods, p95Millis: 1 } }).map(({ code }) => code)
+
+  it("wants every connection answered, and every pod heard", () => {
+    assert.deepStrictEqual(got(20, { a: 9, b: 11 }), [])
+    assert.deepStrictEqual(got(20, { a: 20 }), ["SERVICE_ONE_SIDED"])
+    assert.deepStrictEqual(got(11, { a: 11 }), ["SERVICE_UNRELIABLE_FROM_NODE"])
+    assert.deepStrictEqual(got(0, {}), ["SERVICE_UNREACHABLE_FROM_NODE"])
+  })
+})
+
+describe("judging what pods got from DNS", () => {
+  const good = (id: string) => ({ id, good: 3, tries: 3, p95Millis: 1 })
+  const bad = (id: string, why = "timeout: no answer") => ({ id, good: 0, tries: 3, p95Millis: 0, why })
+  const all = ["pod", "udp", "tcp", "absent", "fresh", "endpoint/1", "endpoint/2"]
+  const endpoints = [{ address: "1", pod: "one" }, { address: "2", pod: "two" }]
+  const config = { external: [], slow: Duration.millis(100) }
+  const says = (...broken: ReadonlyArray<ReadonlyArray<ReturnType<typeof bad>>>) =>
+    judgeDns(
+      config,
+      endpoints,
+      broken.map((failed, index) => ({
+        node: `n${index}`,
+        looked: all.map((id) => failed.find((one) => one.id === id) ?? good(id))
+      }))
+    ).map(({ code, subject }) => `${code} ${subject?.name}`)
+
+  it("has nothing to say when all is answered", () => assert.deepStrictEqual(says([], []), []))
+
+  it("tells a Service that is broken from a node that is cut off", () => {
+    assert.deepStrictEqual(says([bad("udp")], [bad("udp")]), ["DNS_SERVICE_FAILED kube-dns"])
+    assert.deepStrictEqual(says([bad("udp"), bad("fresh"), bad("pod")], []), ["DNS_FAILS_ON_NODE n0"])
+  })
+
+  it("blames the one pod that does not answer anybody", () => {
+    assert.deepStrictEqual(says([bad("endpoint/2")], [bad("endpoint/2")]), ["DNS_ENDPOINT_FAILED two"])
+    assert.deepStrictEqual(says([bad("endpoint/2")], []), [])
+  })
+
+  it("tells what is lost besides", () => {
+    assert.deepStrictEqual(says([bad("tcp")], []), ["DNS_TCP_FAILED kube-dns"])
+    assert.deepStrictEqual(says([bad("fresh")], [bad("fresh")]), ["DNS_STALE kube-dns"])
+    assert.deepStrictEqual(says([bad("fresh")], []), [])
+    assert.deepStrictEqual(says([bad("absent", "answered 1.2.3.4")], []), ["DNS_ANSWERS_EVERYTHING kube-dns"])
+    assert.deepStrictEqual(says([bad("absent")], []), [])
+    assert.deepStrictEqual(says([bad("pod")], []), ["DNS_POD_PATH_FAILED n0"])
+  })
+
+  it("finds the cluster's domain in the search list of a pod", () => {
+    assert.strictEqual(domainOf(["team.svc.example.test", "svc.example.test", "example.test"]), "example.test")
+    assert.strictEqual(domainOf([]), "cluster.local")
+  })
+})
+
+layer(WorkerCluster.layer({ name: "network", nodes: 2 }), { excludeTestServices: true, timeout: "180 seconds" })(
+  "Services and names",
+  (it) => {
+    const second = Effect.map(TestCluster, ({ cluster }) => {
+      const [first, node] = cluster.nodes
+      if (first === undefined || node === undefined) throw new Error("the cluster has two nodes")
+      return { ...node, first }
+    })
+    const { world } = WorkerCluster
+
+    const service = (config: Partial<typeof serviceClusterIp.config.Encoded> = {}) =>
+      Effect.flatMap(
+        TestCluster,
+        ({ run }) => run(Probe.configure(serviceClusterIp, { deletion: false, ...config }), { world })
+      )
+    const dns = (config: typeof DnsClusterConfig.Encoded = {}) =>
+      Effect.flatMap(TestCluster, ({ run }) => run(Probe.configure(dnsCluster, { slow: "2s", ...config }), { world }))
+    const found = (report: { readonly findings: ReadonlyArray<{ code: string; subject?: { name: string } }> }) =>
+      report.findings.map(({ code, subject }) => `${code} ${subject?.name}`)
+
+    it.effect(healthy(serviceClusterIp, "passes with its declared needs alone"), () =>
+      Effect.gen(function*() {
+        const { run, userWith } = yield* TestCluster
+        const as = yield* userWith(serviceClusterIp.needs)
+        const report = yield* run(serviceClusterIp, { world, as })
+        assert.strictEqual(report.status, "PASS", JSON.stringify(report))
+        assert.include(report.message, "2 of 2 nodes")
+        assert.include(report.message, "none after it is deleted")
+      }))
+
+    it.effect(healthy(dnsCluster, "passes with its declared needs alone"), () =>
+      Effect.gen(function*() {
+        const { run, userWith } = yield* TestCluster
+        const as = yield* userWith(dnsCluster.needs)
+        const report = yield* run(Probe.configure(dnsCluster, { slow: "2s" }), { world, as })
+        assert.strictEqual(report.status, "PASS", JSON.stringify(report))
+        assert.include(report.message, "2 of 2 nodes")
+      }))
+
+    for (const probe of [serviceClusterIp, dnsCluster]) {
+      it.effect(blind(probe, "ACCESS_MISSING", "without one of its rights"), () =>
+        Effect.gen(function*() {
+          const { run, userWith } = yield* TestCluster
+          const required = probe.needs.filter((need) => !need.optional)
+          for (const lacking of [required[0], required.at(-1)].filter((need) => need !== undefined)) {
+            const as = yield* userWith(probe.needs.filter((need) => need !== lacking))
+            const report = yield* run(probe, { world, as })
+            assert.strictEqual(report.code, "ACCESS_MISSING")
+            assert.include(report.message, Needs.describe(lacking, "kubeprober-probes"))
+          }
+        }))
+
+      it.effect(
+        blind(probe, "WORKER_UNAVAILABLE", "where no image is known for worker pods"),
+        () =>
+          Effect.gen(function*() {
+            const { run } = yield* TestCluster
+            assert.strictEqual((yield* run(probe)).code, "WORKER_UNAVAILABLE")
+          })
+      )
+
+      it.effect(killed(probe, "at each object it makes or deletes"), () =>
+        Effect.gen(function*() {
+          const boundaries = yield* Kills.atEachBoundary(probe, { workerImage: WORKER_IMAGE })
+          assert.isAtLeast(boundaries.creates, 5)
+          assert.isAtLeast(boundaries.deletes, 4)
+        }), 240_000)
+    }
+
+    it.effect(
+      fault(serviceClusterIp, "SERVICE_UNREACHABLE_FROM_NODE", "kube-proxy is stopped on one node"),
+      () =>
+        Effect.gen(function*() {
+          const { kubeProxy, name } = yield* second
+          yield* Effect.acquireUseRelease(
+            kubeProxy.kill,
+            () =>
+              Effect.gen(function*() {
+                assert.deepStrictEqual(found(yield* service()), [`SERVICE_UNREACHABLE_FROM_NODE ${name}`])
+              }),
+            () => Effect.orDie(kubeProxy.start)
+          )
+          yield* eventually(service(), ({ status }) => status === "PASS")
+        })
+    )
+
+    it.effect(
+      fault(
+        serviceClusterIp,
+        "SERVICE_UNRELIABLE_FROM_NODE",
+        "packets from the pods of one node to another's are lost"
+      ),
+      () =>
+        Effect.gen(function*() {
+          const { exec, first, name, podCidr } = yield* second
+          const rule = ["FORWARD", "-s", podCidr, "-d", first.podCidr, "-j", "DROP"]
+          yield* Effect.acquireUseRelease(
+            exec(["iptables", "-I", ...rule]),
+            () =>
+              Effect.gen(function*() {
+                const names = found(yield* service())
+                assert.include(names, `SERVICE_UNRELIABLE_FROM_NODE ${name}`)
+                // Answers to the other node take the same way.
+                assert.isTrue(names.every((one) => one.startsWith("SERVICE_UNRELIABLE_FROM_NODE")), names.join())
+              }),
+            () => Effect.orDie(exec(["iptables", "-D", ...rule]))
+          )
+          yield* eventually(service(), ({ status }) => status === "PASS")
+        })
+    )
+
+    it.effect(
+      fault(serviceClusterIp, "ENDPOINTS_MISSING", "the controller manager is stopped"),
+      () =>
+        Effect.gen(function*() {
+          const { cluster: { components: { controllerManager } } } = yield* TestCluster
+          yield* Effect.acquireUseRelease(
+            controllerManager.pause,
+            () =>
+              Effect.gen(function*() {
+                const report = yield* service({ programmedWarn: "1s", programmedError: "5s" })
+                assert.strictEqual(report.code, "ENDPOINTS_MISSING", JSON.stringify(report))
+              }),
+            () => controllerManager.resume
+          )
+          yield* eventually(service(), ({ status }) => status === "PASS")
+        })
+    )
+
+    const scale = (replicas: number) =>
+      Effect.gen(function*() {
+        const { kubectl } = yield* TestCluster
+        yield* kubectl("scale", "deployment/coredns", "-n", "kube-system", `--replicas=${replicas}`)
+        yield* kubectl("rollout", "status", "deployment/coredns", "-n", "kube-system", "--timeout=60s")
+        yield* eventually(
+          kubectl(
+            "get",
+            "endpointslices",
+            "-n",
+            "kube-system",
+            "-l",
+            "kubernetes.io/service-name=kube-dns",
+            "-o",
+            "json"
+          ),
+          (json) => (json.match(/"ready": true/gu) ?? []).length === replicas
+        )
+      })
+
+    const corefile = (edit: (text: string) => string) =>
+      Effect.gen(function*() {
+        const { kubectl } = yield* TestCluster
+        const before = yield* kubectl(
+          "get",
+          "configmap",
+          "coredns",
+          "-n",
+          "kube-system",
+          "-o",
+          "jsonpath={.data.Corefile}"
+        )
+        const set = (text: string) =>
+          Effect.gen(function*() {
+            yield* kubectl(
+              "patch",
+              "configmap",
+              "coredns",
+              "-n",
+              "kube-system",
+              "--type=merge",
+              "-p",
+              JSON.stringify({
+                data: { Corefile: text }
+              })
+            )
+            yield* kubectl("rollout", "restart", "deployment/coredns", "-n", "kube-system")
+            yield* kubectl("rollout", "status", "deployment/coredns", "-n", "kube-system", "--timeout=60s")
+          })
+        return yield* Effect.acquireRelease(set(edit(before)), () => set(before))
+      })
+
+    it.effect(fault(dnsCluster, "DNS_NO_ENDPOINTS", "CoreDNS is scaled to zero"), () =>
+      Effect.gen(function*() {
+        yield* Effect.acquireUseRelease(
+          scale(0),
+          () => Effect.map(dns(), (report) => assert.deepStrictEqual(found(report), ["DNS_NO_ENDPOINTS kube-dns"])),
+          () => Effect.orDie(scale(1))
+        )
+        yield* eventually(dns(), ({ status }) => status === "PASS")
+      }))
+
+    it.effect(
+      fault(dnsCluster, "DNS_SERVICE_FAILED", "CoreDNS answers NXDOMAIN for every name"),
+      () =>
+        Effect.gen(function*() {
+          yield* Effect.scoped(Effect.gen(function*() {
+            yield* corefile((text) =>
+              text.replace(/^(\s*)kubernetes .*$/mu, "$1template ANY ANY {\n rcode NXDOMAIN\n }\n$&")
+            )
+            assert.include(found(yield* dns({ freshWithin: "2s" })), "DNS_SERVICE_FAILED kube-dns")
+          }))
+          yield* eventually(dns(), ({ status }) => status === "PASS")
+        })
+    )
+
+    it.effect(
+      fault(dnsCluster, "DNS_ENDPOINT_FAILED", "one of two pods of CoreDNS is cut off"),
+      () =>
+        Effect.gen(function*() {
+          const { cluster, kubectl } = yield* TestCluster
+          yield* scale(2)
+          const [pod = "", ip = ""] = (yield* kubectl(
+            "get",
+            "pods",
+            "-n",
+            "kube-system",
+            "-l",
+            "k8s-app=kube-dns",
+            "-o",
+            "jsonpath={.items[0].metadata.name} {.items[0].status.podIP}"
+          )).split(" ")
+          // Its readiness probe goes over TCP to another port, so it stays ready.
+          const rule = ["FORWARD", "-d", ip, "-p", "udp", "--dport", "53", "-j", "DROP"]
+          const bridged = ["OUTPUT", "-d", ip, "-p", "udp", "--dport", "53", "-j", "DROP"]
+          const everywhere = (flag: string) =>
+            Effect.forEach(
+              cluster.nodes,
+              ({ exec }) => Effect.andThen(exec(["iptables", flag, ...rule]), exec(["iptables", flag, ...bridged])),
+              { discard: true }
+            )
+          yield* Effect.acquireUseRelease(
+            Effect.orDie(everywhere("-I")),
+            () =>
+              Effect.gen(function*() {
+                const report = yield* dns({ timeout: "500ms" })
+                assert.include(found(report), `DNS_ENDPOINT_FAILED ${pod}`, JSON.stringify(report))
+              }),
+            () => Effect.orDie(everywhere("-D"))
+          )
+          yield* scale(1)
+          yield* eventually(dns(), ({ status }) => status === "PASS")
+        })
+    )
+
+    it.effect(
+      fault(dnsCluster, "DNS_FAILS_ON_NODE", "the DNS Service is cut off on one node"),
+      () =>
+        Effect.gen(function*() {
+          const { exec, name } = yield* second
+          const rule = ["PREROUTING", "-t", "raw", "-d", "10.96.0.10", "-j", "DROP"]
+          yield* Effect.acquireUseRelease(
+            exec(["iptables", "-I", ...rule]),
+            () =>
+              Effect.gen(function*() {
+                assert.include(found(yield* dns({ timeout: "500ms", freshWithin: "2s" })), `DNS_FAILS_ON_NODE ${name}`)
+              }),
+            () => Effect.orDie(exec(["iptables", "-D", ...rule]))
+          )
+          yield* eventually(dns(), ({ status }) => status === "PASS")
+        })
+    )
+
+    it.effect(fault(dnsCluster, "DNS_TCP_FAILED", "the DNS Service drops TCP"), () =>
+      Effect.gen(function*() {
+        const { cluster } = yield* TestCluster
+        const rule = ["PREROUTING", "-t", "raw", "-d", "10.96.0.10", "-p", "tcp", "-j", "DROP"]
+        const everywhere = (flag: string) =>
+          Effect.forEach(cluster.nodes, ({ exec }) => exec(["iptables", flag, ...rule]), { discard: true })
+        yield* Effect.acquireUseRelease(
+          Effect.orDie(everywhere("-I")),
+          () =>
+            Effect.gen(function*() {
+              assert.deepStrictEqual(found(yield* dns({ timeout: "500ms" })), ["DNS_TCP_FAILED kube-dns"])
+            }),
+          () => Effect.orDie(everywhere("-D"))
+        )
+        yield* eventually(dns(), ({ status }) => status === "PASS")
+      }))
+
+    it.effect(fault(dnsCluster, "DNS_SLOW", "CoreDNS takes 300 ms for each answer"), () =>
+      Effect.gen(function*() {
+        yield* Effect.scoped(Effect.gen(function*() {
+          // Its plugin for tests answers every name, each time late.
+          yield* corefile((text) =>
+            `svc.cluster.local:53 {\n erratic {\n drop 0\n truncate 0\n delay 1 300ms\n }\n}\n${text}`
+          )
+          const report = yield* dns({ slow: "250ms" })
+          assert.include(found(report), "DNS_SLOW kube-dns", JSON.stringify(report))
+        }))
+        yield* eventually(dns(), ({ status }) => status === "PASS")
+      }))
+
+    it.effect(fault(dnsCluster, "DNS_ANSWERS_EVERYTHING", "CoreDNS has a wildcard"), () =>
+      Effect.gen(function*() {
+        yield* Effect.scoped(Effect.gen(function*() {
+          yield* corefile((text) =>
+            text.replace(
+              /^(\s*)kubernetes .*$/mu,
+              "$1template IN A {\n match .*-absent[.].*\n answer \"{{ .Name }} 60 IN A 192.0.2.1\"\n fallthrough\n }\n$&"
+            )
+          )
+          assert.deepStrictEqual(found(yield* dns()), ["DNS_ANSWERS_EVERYTHING kube-dns"])
+        }))
+        yield* eventually(dns(), ({ status }) => status === "PASS")
+      }))
+  }
+)
