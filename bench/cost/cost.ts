@@ -6,7 +6,7 @@
  * for without any check is measured beforehand and not divided.
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Console, DateTime, Duration, Effect, FileSystem, Path, Schedule } from "effect"
+import { Console, DateTime, Duration, Effect, FileSystem, Layer, Path, Schedule } from "effect"
 import { Command, Flag } from "effect/cli"
 import { availableParallelism, totalmem } from "node:os"
 import { root } from "../../scripts/bundle.ts"
@@ -141,7 +141,6 @@ const command = Command.make(
 
 command.pipe(
   Command.run({ version: "0" }),
-  Effect.provide(Local.layer),
-  Effect.provide(NodeServices.layer),
+  Effect.provide(Layer.provideMerge(Local.layer, NodeServices.layer)),
   NodeRuntime.runMain
 )

@@ -7,7 +7,7 @@
  * should tell a fault does not, or when another turned red without a reason that is written down.
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Clock, Console, DateTime, Duration, Effect, FileSystem, Option, Schedule } from "effect"
+import { Clock, Console, DateTime, Duration, Effect, FileSystem, Layer, Option, Schedule } from "effect"
 import { Command, Flag } from "effect/cli"
 import { loadavg } from "node:os"
 import * as Table from "../../src/cli/output/Table.ts"
@@ -239,7 +239,6 @@ const command = Command.make(
 
 command.pipe(
   Command.run({ version: "0" }),
-  Effect.provide(Local.layer),
-  Effect.provide(NodeServices.layer),
+  Effect.provide(Layer.provideMerge(Local.layer, NodeServices.layer)),
   NodeRuntime.runMain
 )

@@ -97,15 +97,16 @@ const limitTo = (namespaces: ReadonlyArray<string>) => (check: Check): Check => 
 export const make = Effect.fn("Plan.make")(function*(options: PlanOptions) {
   const own = (yield* Effect.forEach(options.modules, loadModule)).flat()
   const available = [...(yield* loadCatalogue).map(toCheck), ...own]
+  const isNamed = ({ probe }: Check): boolean => options.only.some((pattern) => matches(pattern, probe.id))
   const all = options.manifests.length === 0
-    ? available
+    ? available.filter((check) => check.probe.asks === "cluster" || own.includes(check) || isNamed(check))
     : yield* fromManifests(options.manifests, available.map((check) => check.probe))
   const names = all.map((check) => check.name)
   const twice = names.find((name, index) => names.indexOf(name) !== index)
   if (twice !== undefined) {
     return yield* new Failure({ reason: `two checks are called ${twice}; give one of them another name` })
   }
-  const known = [...new Set(all.flatMap((check) => [check.name, check.probe.id]))]
+  const known = [...new Set([...available, ...all].flatMap((check) => [check.name, check.probe.id]))]
   for (const pattern of [...options.only, ...options.except]) {
     if (!known.some((id) => matches(pattern, id))) return yield* unknownProbe(pattern, known)
   }

@@ -47,6 +47,8 @@ export interface Probe<out Config, out Encoded> {
   readonly proves: string
   readonly writes: WriteLevel
   readonly placement: Placement
+  /** What it asks: the cluster it is in, or something that only its configuration names. */
+  readonly asks: "cluster" | "configured"
   /** What a run takes of the cluster, as a sentence: API requests, pods, data. */
   readonly costs: string
   readonly needs: ReadonlyArray<Need>
@@ -76,6 +78,8 @@ export interface ProbeOptions<Config, Encoded, E> {
   readonly writes: WriteLevel
   /** `agent` when absent. */
   readonly placement?: Placement | undefined
+  /** `cluster` when absent. One that asks what is `configured` is NOT_APPLICABLE without configuration, and in no plan. */
+  readonly asks?: "cluster" | "configured" | undefined
   readonly costs?: string | undefined
   /** A minute for a probe that stores nothing, 5 minutes for one that writes, when absent. */
   readonly interval?: Duration.Input | undefined
@@ -113,6 +117,7 @@ export const make = <Config, Encoded, E>(
   proves: options.proves,
   writes: options.writes,
   placement: options.placement ?? "agent",
+  asks: options.asks ?? "cluster",
   costs: options.costs ?? "",
   needs: withWatches(options.needs.flat(), options.onChange ?? []),
   codes: options.codes,

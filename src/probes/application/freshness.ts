@@ -297,6 +297,7 @@ const run = Effect.fnUntraced(function*(config: FreshnessConfig) {
 })
 
 export const freshness = Probe.make("app.freshness", {
+  asks: "configured",
   layer: "application",
   proves: "What is made periodically, such as a backup, was made within its period.",
   writes: "nothing",

@@ -298,6 +298,7 @@ const run = Effect.fnUntraced(function*(config: HttpConfig) {
 })
 
 export const http = Probe.make("app.http", {
+  asks: "configured",
   layer: "application",
   proves: "An HTTP endpoint answers as expected and in time, with a certificate that users' programs trust.",
   writes: "nothing",

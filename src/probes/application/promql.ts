@@ -268,6 +268,7 @@ const run = Effect.fnUntraced(function*(config: PromqlConfig) {
 })
 
 export const promql = Probe.make("app.promql", {
+  asks: "configured",
   layer: "application",
   proves: "Every value of a PromQL query is within its bounds now.",
   writes: "nothing",

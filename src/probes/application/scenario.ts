@@ -195,6 +195,7 @@ const run = Effect.fnUntraced(function*(config: ScenarioConfig) {
 })
 
 export const scenario = Probe.make("app.scenario", {
+  asks: "configured",
   layer: "application",
   proves: "A user can do a scenario step by step, such as log in, act and log out, and in time.",
   writes: "middleware",

@@ -224,6 +224,7 @@ const run = Effect.fnUntraced(function*(config: TcpConfig) {
 })
 
 export const tcp = Probe.make("app.tcp", {
+  asks: "configured",
   layer: "application",
   proves: "Ports that must be open are, and answer as expected; ports that must be closed are.",
   writes: "nothing",

@@ -722,6 +722,7 @@ const run = Effect.fnUntraced(function*(config: EtcdConfig) {
 }, Effect.scoped)
 
 export const etcd = Probe.make("infra.etcd", {
+  asks: "configured",
   layer: "infrastructure",
   proves:
     "Every member of etcd answers and follows one leader, commits what is written in time, and has room for more.",

@@ -398,6 +398,7 @@ const run = Effect.fnUntraced(function*(config: Config) {
 })
 
 export const mysql = Probe.make("mw.mysql", {
+  asks: "configured",
   layer: "middleware",
   proves:
     "MySQL commits writes and has connections left, its replicas follow, and members of a Galera cluster are synced.",

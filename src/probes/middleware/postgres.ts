@@ -464,6 +464,7 @@ const run = Effect.fnUntraced(function*(config: Config) {
 })
 
 export const postgres = Probe.make("mw.postgres", {
+  asks: "configured",
   layer: "middleware",
   proves:
     "PostgreSQL commits writes, has connections and transaction ids left, and its standbys replay what is committed.",

@@ -795,6 +795,7 @@ const run = Effect.fnUntraced(function*(config: Config) {
 })
 
 export const redis = Probe.make("mw.redis", {
+  asks: "configured",
   layer: "middleware",
   proves:
     "Redis takes writes and has room, its replicas follow, and its Sentinels or cluster agree on who serves what.",
