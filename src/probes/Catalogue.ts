@@ -7,7 +7,10 @@ import { tcp } from "./application/tcp.ts"
 import { clockSkew } from "./infrastructure/clockSkew.ts"
 import { diskLatency } from "./infrastructure/diskLatency.ts"
 import { etcd } from "./infrastructure/etcd.ts"
+import { nodeBaseline } from "./infrastructure/nodeBaseline.ts"
+import { nodeKernel } from "./infrastructure/nodeKernel.ts"
 import { nodeResources } from "./infrastructure/nodeResources.ts"
+import { nodeRuntime } from "./infrastructure/nodeRuntime.ts"
 import { admissionWebhooks } from "./kubernetes/admissionWebhooks.ts"
 import { apiCrud } from "./kubernetes/apiCrud.ts"
 import { apiDeprecations } from "./kubernetes/apiDeprecations.ts"
@@ -56,8 +59,11 @@ const all: ReadonlyArray<AnyProbe> = [
   http,
   mysql,
   namespaceLifecycle,
+  nodeBaseline,
+  nodeKernel,
   nodeReadiness,
   nodeResources,
+  nodeRuntime,
   pdbDrain,
   postgres,
   promql,

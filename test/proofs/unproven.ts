@@ -5,6 +5,22 @@ export type Reasons = Readonly<Record<string, string>>
 
 /** By probe id, sorted. A reason for something that is proven is refused: it would be wrong. */
 export const unproven: Readonly<Record<string, Reasons>> = {
+  "infra.node.baseline": {
+    MODULE_MISSING: "nodes of tests share the kernel of the machine, whose modules are not a test's to load",
+    SWAP_ON: "swap is the whole machine's; judged on what a node would tell",
+    UNITS_UNSEEN: "whether there are cgroups of systemd is the machine's; judged on what a node would tell"
+  },
+  "infra.node.kernel": {
+    EVENTS_NOT_ALL_READ: "takes more Events than a test should write",
+    KERNEL_DAMAGED: "a bug of the kernel would be that of the whole machine, until its next boot; judged on its flags",
+    MEMORY_ERRORS: "takes broken memory; judged on the counters"
+  },
+  "infra.node.runtime": {
+    CONTAINER_RUNTIME_MISSED: "a restart cannot be timed between two looks; judged on what a node would tell",
+    KUBELET_MISSED: "a restart cannot be timed between two looks; judged on what a node would tell",
+    KUBE_PROXY_MISSED: "a restart cannot be timed between two looks; judged on what a node would tell",
+    PROCESSES_HIDDEN: "nodes of tests do not hide processes; judged on what such a node would tell"
+  },
   "k8s.namespace.lifecycle": {
     NAMESPACE_DEFAULTS_SLOW:
       "controllers cannot be made late by a known time; judged on a healthy cluster with a limit of 1 ms",

@@ -8,6 +8,9 @@ export const HOST_FOLDER = "/host"
 
 const MAX_BYTES = 256 * 1024
 
+/** Most files of `/proc` and `/sys` are shorter; thousands of them may be read in one run. */
+const FIRST_BYTES = 4 * 1024
+
 const kindOf = (code: string | undefined): HostError["kind"] =>
   code === "ENOENT" || code === "ENOTDIR" ? "missing" : code === "EACCES" || code === "EPERM" ? "denied" : "unreadable"
 
@@ -24,10 +27,11 @@ const reading = <A>(path: string, read: () => Promise<A>): Effect.Effect<A, Host
 const readText = async (path: string): Promise<string> => {
   const file = await open(path, "r")
   try {
-    const buffer = Buffer.alloc(MAX_BYTES)
+    let buffer = Buffer.alloc(FIRST_BYTES)
     let size = 0
     while (size < MAX_BYTES) {
-      const { bytesRead } = await file.read(buffer, size, MAX_BYTES - size, null)
+      if (size === buffer.length) buffer = Buffer.concat([buffer], Math.min(MAX_BYTES, 4 * size))
+      const { bytesRead } = await file.read(buffer, size, buffer.length - size, null)
       if (bytesRead === 0) break
       size += bytesRead
     }

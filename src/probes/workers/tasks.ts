@@ -3,10 +3,21 @@ import type { Task } from "./Task.ts"
 import { diskCommits } from "./tasks/diskCommits.ts"
 import { dnsLookups } from "./tasks/dnsLookups.ts"
 import { httpGets } from "./tasks/httpGets.ts"
+import { nodeBaseline } from "./tasks/nodeBaseline.ts"
+import { nodeKernel } from "./tasks/nodeKernel.ts"
 import { nodeResources } from "./tasks/nodeResources.ts"
+import { nodeRuntime } from "./tasks/nodeRuntime.ts"
 
 /** A task whose input and output are not known here. */
 export type AnyTask = Task<unknown, unknown>
 
 /** Sorted by id. */
-export const tasks: ReadonlyArray<AnyTask> = [diskCommits, dnsLookups, httpGets, nodeResources]
+export const tasks: ReadonlyArray<AnyTask> = [
+  diskCommits,
+  dnsLookups,
+  httpGets,
+  nodeBaseline,
+  nodeKernel,
+  nodeResources,
+  nodeRuntime
+]

@@ -33,3 +33,13 @@ export const mountOf = (mounts: ReadonlyArray<Mount>, path: string): Mount | und
       contains(mount.path, path) && (best === undefined || mount.path.length >= best.path.length) ? mount : best,
     undefined
   )
+
+/** Where each block device (`8:1`) is mounted first, from `/proc/<pid>/mountinfo` (proc_pid_mountinfo(5)). */
+export const devicesIn = (text: string): ReadonlyMap<string, string> => {
+  const devices = new Map<string, string>()
+  for (const line of text.split("\n")) {
+    const [, , device, , path] = line.split(" ")
+    if (device !== undefined && path !== undefined && !devices.has(device)) devices.set(device, unescaped(path))
+  }
+  return devices
+}

@@ -1,8 +1,9 @@
 /** `node.resources`: what a node has left of disk, inodes, connections, files and tasks. */
 import { Effect, Option, Schema } from "effect"
-import { Host, type HostError } from "../../../infra/host/Host.ts"
+import { Host } from "../../../infra/host/Host.ts"
 import * as Task from "../Task.ts"
 import { type Mount, mountOf, mountsIn } from "./mounts.ts"
+import { optional } from "./optional.ts"
 
 /** Where a node's disk matters to Kubernetes; each is looked at on whatever it is mounted. */
 const PLACES = ["/etc", "/var", "/var/lib/kubelet", "/var/lib/containerd", "/var/lib/etcd", "/var/log"]
@@ -65,12 +66,6 @@ const Output = Schema.Struct({
 export type NodeResources = typeof Output.Type
 
 const numbersIn = (text: string): ReadonlyArray<number> => text.trim().split(/\s+/u).map(Number)
-
-/** Nothing for what the kernel has not got; other failures stay. */
-const optional = <A, R>(effect: Effect.Effect<A, HostError, R>): Effect.Effect<Option.Option<A>, HostError, R> =>
-  Effect.asSome(effect).pipe(
-    Effect.catchIf((error) => error.kind === "missing", () => Effect.succeed(Option.none<A>()))
-  )
 
 /** `full avg10=0.00 avg60=0.00 avg300=1.20 total=…`. */
 export const stalledPercent = (text: string): number => Number(/^full .*avg300=([0-9.]+)/mu.exec(text)?.[1] ?? 0)
