@@ -203,6 +203,51 @@ layer(TestCluster.layer({ name: "operators", nodes: 1 }), { excludeTestServices:
     )
 
     it.effect(
+      "see every node from itself, once the node agents are installed, with the roles as generated",
+      () =>
+        Effect.gen(function*() {
+          const test = yield* TestCluster
+          // As nodes outside of a test have it; those of tests have no name server because there is none.
+          for (const { exec } of test.cluster.nodes) {
+            yield* exec(["sh", "-c", "echo nameserver 192.0.2.53 > /etc/resolv.conf"])
+          }
+          yield* apply("nodes")
+          // The disk is that of the machine that runs the test.
+          const lenient = { freeWarn: 2, freeError: 1, useWarn: 98, useError: 99, stalledWarn: 99 }
+          yield* test.apply({
+            apiVersion: "kubeprober.erda.cloud/v1",
+            kind: "Probe",
+            metadata: { name: "nodes", namespace },
+            spec: {
+              policy: { interval: "5s" },
+              checks: [
+                { name: "resources", use: "infra.node.resources", with: lenient },
+                { name: "baseline", use: "infra.node.baseline" },
+                { name: "runtime", use: "infra.node.runtime" },
+                { name: "kernel", use: "infra.node.kernel" }
+              ]
+            }
+          })
+          yield* test.kubectl(
+            "rollout",
+            "status",
+            "daemonset/kubeprober-node",
+            "-n",
+            "kubeprober-nodes",
+            "--timeout=150s"
+          )
+          yield* eventually(
+            checkers,
+            (all) => ["resources", "baseline", "runtime", "kernel"].every((name) => all[`nodes/${name}`] === "PASS"),
+            { within: "90 seconds", every: "1 second" }
+          )
+          yield* nothingDenied("kubeprober-agent")
+          yield* test.kubectl("delete", "probes.kubeprober.erda.cloud", "nodes", "-n", namespace)
+        }),
+      300_000
+    )
+
+    it.effect(
       "run probers made for the original, and say UNKNOWN with the cause of those that cannot be heard",
       () =>
         Effect.gen(function*() {
