@@ -14,6 +14,7 @@ import { nodeRuntime } from "./infrastructure/nodeRuntime.ts"
 import { admissionWebhooks } from "./kubernetes/admissionWebhooks.ts"
 import { apiCrud } from "./kubernetes/apiCrud.ts"
 import { apiDeprecations } from "./kubernetes/apiDeprecations.ts"
+import { apiFromPod } from "./kubernetes/apiFromPod.ts"
 import { apiHealth } from "./kubernetes/apiHealth.ts"
 import { apiService } from "./kubernetes/apiService.ts"
 import { capacityQuota } from "./kubernetes/capacityQuota.ts"
@@ -26,12 +27,14 @@ import { eventsStorm } from "./kubernetes/eventsStorm.ts"
 import { finalizersStuck } from "./kubernetes/finalizersStuck.ts"
 import { namespaceLifecycle } from "./kubernetes/namespaceLifecycle.ts"
 import { nodeReadiness } from "./kubernetes/nodeReadiness.ts"
+import { nodeSweep } from "./kubernetes/nodeSweep.ts"
 import { pdbDrain } from "./kubernetes/pdbDrain.ts"
 import { routesStatic } from "./kubernetes/routesStatic.ts"
 import { selfAccess } from "./kubernetes/selfAccess.ts"
 import { serviceClusterIp } from "./kubernetes/serviceClusterIp.ts"
 import { storageHealth } from "./kubernetes/storageHealth.ts"
 import { versionSkew } from "./kubernetes/versionSkew.ts"
+import { workloadLifecycle } from "./kubernetes/workloadLifecycle.ts"
 import { workloadsHealth } from "./kubernetes/workloadsHealth.ts"
 import { mysql } from "./middleware/mysql.ts"
 import { postgres } from "./middleware/postgres.ts"
@@ -42,6 +45,7 @@ const all: ReadonlyArray<AnyProbe> = [
   admissionWebhooks,
   apiCrud,
   apiDeprecations,
+  apiFromPod,
   apiHealth,
   apiService,
   capacityQuota,
@@ -64,6 +68,7 @@ const all: ReadonlyArray<AnyProbe> = [
   nodeReadiness,
   nodeResources,
   nodeRuntime,
+  nodeSweep,
   pdbDrain,
   postgres,
   promql,
@@ -75,6 +80,7 @@ const all: ReadonlyArray<AnyProbe> = [
   storageHealth,
   tcp,
   versionSkew,
+  workloadLifecycle,
   workloadsHealth
 ]
 

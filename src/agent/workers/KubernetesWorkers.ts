@@ -10,6 +10,7 @@ import { make as makeResource } from "../../infra/kube/KubeResource.ts"
 import { ConfigMap, Pod } from "../../infra/kube/resources/core.ts"
 import { Event } from "../../infra/kube/resources/events.ts"
 import { RUN_LABEL } from "../../probes/Scratch.ts"
+import { type PodSight, sight, timesOf } from "../../probes/workers/podStage.ts"
 import type { Task } from "../../probes/workers/Task.ts"
 import {
   type Responder,
@@ -23,7 +24,6 @@ import {
 import type { RunScope } from "../RunScope.ts"
 import { Envelope } from "./envelope.ts"
 import { ECHO_PORT, HTTP_PORT, TOKEN_KEY, type WorkerSettings, imageOf, workerPod } from "./manifest.ts"
-import { type PodSight, sight, timesOf } from "./podStage.ts"
 import { open } from "./seal.ts"
 
 /** How finely a pod's state is looked at; it is in memory, followed by a watch. */
@@ -244,7 +244,7 @@ export const make = (settings: WorkerSettings) =>
           Effect.catchTag("WorkerFault", (fault) =>
             Effect.fail(
               fault.stage === "Silent"
-                ? new WorkerFault({ ...fault, stage: "Sandbox", detail: "it runs, and its kubelet cannot reach it" })
+                ? new WorkerFault({ ...fault, stage: "Unready", detail: "it runs, and its kubelet cannot reach it" })
                 : fault
             ))
         )

@@ -1,6 +1,7 @@
 /** What worker pods are made of. Pure. */
+import { FOLDER as CREDENTIALS_FOLDER } from "../../infra/credentials/CredentialsNode.ts"
 import type { Manifest } from "../../infra/kube/Kube.ts"
-import type { WorkerImage, WorkerPlace } from "../../probes/workers/Workers.ts"
+import { API_CREDENTIAL, type WorkerImage, type WorkerPlace } from "../../probes/workers/Workers.ts"
 import { NODE_ENV, POD_ENV, TASK_ENV, TERMINATION_LOG, TOKEN_ENV } from "./envelope.ts"
 
 /** How worker containers are started. */
@@ -61,7 +62,7 @@ const onNode = (node: string) => ({
   tolerations: [{ operator: "Exists" }]
 })
 
-/** What any authenticated pod finds in its usual place, for this pod alone and for an hour at most. */
+/** What any authenticated pod has, for this pod alone and for ten minutes; its task reads it as a credential. */
 const apiAccess = {
   name: "api",
   projected: {
@@ -73,7 +74,7 @@ const apiAccess = {
   }
 }
 
-const API_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+const API_MOUNT = `${CREDENTIALS_FOLDER}/${API_CREDENTIAL}`
 
 export interface WorkerPod {
   readonly name: string

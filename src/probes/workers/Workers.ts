@@ -19,6 +19,9 @@ export const needs: ReadonlyArray<Needs.Need> = [
   ...Needs.list("events", { group: "events.k8s.io", namespace: Needs.probeNamespace })
 ]
 
+/** The credential that a pod with `apiToken` has: keys `token`, `ca.crt` and `namespace`. */
+export const API_CREDENTIAL = "kubernetes-api"
+
 /** Where a pod goes. */
 export interface WorkerPlace {
   /** A node by name; the scheduler stays in the path (node affinity on `metadata.name`). Any node when absent. */
@@ -29,7 +32,7 @@ export interface WorkerPlace {
   readonly labels?: Readonly<Record<string, string>> | undefined
   /** From creation to the end, pulling included. */
   readonly within?: Duration.Input | undefined
-  /** Projects a token of the API for the audience into the pod; only for tasks that ask the API themselves. */
+  /** Gives the pod the credential {@link API_CREDENTIAL}; only for tasks that ask the API themselves. */
   readonly apiToken?: boolean | undefined
 }
 
@@ -64,17 +67,19 @@ export interface Responder {
 
 /**
  * At which stage a pod failed. `Unavailable`: no image is known for workers here. `Admission`: the API server refused the
- * pod. `Unscheduled`: no node took it. `ImagePull`, `Sandbox` (network and cgroups), `NotStarted` (container), `Crash`,
- * `Evicted`. `Silent`: it ended, or ran out of time, without a result. `Forged`: the result's seal is not the run's.
+ * pod. `Unscheduled`: no node took it. `NotTakenUp`: its node's kubelet has said nothing of it. `ImagePull`, `Sandbox`
+ * (network and cgroups), `NotStarted` (container), `Unready` (it runs, and its kubelet cannot reach it), `Crash`, `Evicted`. `Silent`: it ended, or ran out of time, without a result. `Forged`: the result's seal is not the run's.
  * `Task`: it ran, and the task failed with this message.
  */
 export type WorkerStage =
   | "Unavailable"
   | "Admission"
   | "Unscheduled"
+  | "NotTakenUp"
   | "ImagePull"
   | "Sandbox"
   | "NotStarted"
+  | "Unready"
   | "Crash"
   | "Evicted"
   | "Silent"

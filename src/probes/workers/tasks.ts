@@ -1,5 +1,6 @@
 /** Every task that worker pods and node agents know. */
 import type { Task } from "./Task.ts"
+import { apiReady } from "./tasks/apiReady.ts"
 import { diskCommits } from "./tasks/diskCommits.ts"
 import { dnsLookups } from "./tasks/dnsLookups.ts"
 import { httpGets } from "./tasks/httpGets.ts"
@@ -13,6 +14,7 @@ export type AnyTask = Task<unknown, unknown>
 
 /** Sorted by id. */
 export const tasks: ReadonlyArray<AnyTask> = [
+  apiReady,
   diskCommits,
   dnsLookups,
   httpGets,

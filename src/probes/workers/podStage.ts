@@ -1,7 +1,7 @@
-/** From what a worker pod looks like to how far it came. Pure. */
+/** From what a pod of one container looks like to how far it came. Pure. */
 import type { DateTime } from "effect"
 import type { ContainerStatus, Pod } from "../../infra/kube/resources/core.ts"
-import type { WorkerStage, WorkerTimes } from "../../probes/workers/Workers.ts"
+import type { WorkerStage, WorkerTimes } from "./Workers.ts"
 
 /** Reasons of waiting for an image (kubelet pkg/kubelet/images/types.go). */
 const PULLING: ReadonlySet<string> = new Set([
@@ -92,5 +92,5 @@ export const sight = (pod: Pod): PodSight => {
     }
   }
   if (container !== undefined) return waiting(container, pod)
-  return { _tag: "OnItsWay", stage: "Sandbox", detail: "its kubelet has not taken it up" }
+  return { _tag: "OnItsWay", stage: "NotTakenUp", detail: "its kubelet has not taken it up" }
 }
