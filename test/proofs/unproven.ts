@@ -20,6 +20,10 @@ export const unproven: Readonly<Record<string, Reasons>> = {
     KUBELET_MISSED: "a restart cannot be timed between two looks; judged on what a node would tell",
     KUBE_PROXY_MISSED: "a restart cannot be timed between two looks; judged on what a node would tell",
     PROCESSES_HIDDEN: "nodes of tests do not hide processes; judged on what such a node would tell"
+  "k8s.api.frompod": {
+    API_UNRELIABLE_FROM_NODE:
+      "lost packets are sent again, so a share of losses fails no known share of requests; judged alone",
+    TOKEN_REJECTED: "it takes an API server that does not know its own keys; judged alone"
   },
   "k8s.namespace.lifecycle": {
     NAMESPACE_DEFAULTS_SLOW:
@@ -31,5 +35,20 @@ export const unproven: Readonly<Record<string, Reasons>> = {
     NODE_PRESSURE:
       "kubelets of local nodes see the memory, disk and processes of the whole machine, which no test may use " +
       "up; judged on written conditions alone"
+  },
+  "k8s.node.sweep": {
+    CRASHED: "judged alone; that a crash is told as one is proven of worker pods",
+    IMAGE_PULL_SLOW: "no registry can be reached by local nodes; judged alone, on events as kubelets write them",
+    NOT_REACHED: "it takes tens of nodes that all hang; judged alone",
+    NOT_STARTED: "the runtime's failures between sandbox and container cannot be made on one node alone; judged alone",
+    UNSCHEDULABLE: "a Ready node refuses a pod that tolerates all for want of room only; judged alone"
+  },
+  "k8s.workload.lifecycle": {
+    CREATE_FAILED: "k8s.api.crud proves what comes of writes that fail",
+    IMAGE_PULL_SLOW: "no registry can be reached by local nodes",
+    KUBELET_SILENT: "proven of k8s.node.sweep, which reads pods in the same way",
+    NOT_STARTED: "the runtime's failures between sandbox and container cannot be made on one node alone",
+    TERMINATING: "proven of k8s.node.sweep",
+    UNREADY: "proven of k8s.node.sweep, which reads pods in the same way"
   }
 }
