@@ -18,6 +18,8 @@ import { Dns } from "../infra/net/Dns.ts"
 import * as DnsNode from "../infra/net/DnsNode.ts"
 import { HttpCall } from "../infra/net/HttpCall.ts"
 import * as HttpCallNode from "../infra/net/HttpCallNode.ts"
+import { Links } from "../infra/net/Links.ts"
+import * as LinksNode from "../infra/net/LinksNode.ts"
 import { Tcp } from "../infra/net/Tcp.ts"
 import * as TcpNode from "../infra/net/TcpNode.ts"
 import { Samples } from "../infra/samples/Samples.ts"
@@ -40,6 +42,7 @@ export const make = ({ credentials }: LocalWorldOptions = {}): Context.Context<W
     Context.add(EtcdGateway, EtcdGatewayNode.service),
     Context.add(Host, HostNode.make(HostNode.HOST_FOLDER)),
     Context.add(HttpCall, HttpCallNode.service),
+    Context.add(Links, LinksNode.service),
     Context.add(MySql, MySqlNode.service),
     Context.add(Postgres, PostgresNode.service),
     Context.add(Redis, RedisNode.service),

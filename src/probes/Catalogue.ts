@@ -7,6 +7,7 @@ import { tcp } from "./application/tcp.ts"
 import { clockSkew } from "./infrastructure/clockSkew.ts"
 import { diskLatency } from "./infrastructure/diskLatency.ts"
 import { etcd } from "./infrastructure/etcd.ts"
+import { mesh } from "./infrastructure/mesh.ts"
 import { nodeBaseline } from "./infrastructure/nodeBaseline.ts"
 import { nodeKernel } from "./infrastructure/nodeKernel.ts"
 import { nodeResources } from "./infrastructure/nodeResources.ts"
@@ -61,6 +62,7 @@ const all: ReadonlyArray<AnyProbe> = [
   finalizersStuck,
   freshness,
   http,
+  mesh,
   mysql,
   namespaceLifecycle,
   nodeBaseline,

@@ -13,6 +13,7 @@ import type { Postgres } from "../infra/middleware/Postgres.ts"
 import type { Redis } from "../infra/middleware/Redis.ts"
 import type { Dns } from "../infra/net/Dns.ts"
 import type { HttpCall } from "../infra/net/HttpCall.ts"
+import type { Links } from "../infra/net/Links.ts"
 import type { Tcp } from "../infra/net/Tcp.ts"
 import type { Samples } from "../infra/samples/Samples.ts"
 import type { TlsPeer } from "../infra/tls/TlsPeer.ts"
@@ -24,6 +25,7 @@ export type World =
   | EtcdGateway
   | Host
   | HttpCall
+  | Links
   | MySql
   | Postgres
   | Redis

@@ -4,6 +4,7 @@ import { apiReady } from "./tasks/apiReady.ts"
 import { diskCommits } from "./tasks/diskCommits.ts"
 import { dnsLookups } from "./tasks/dnsLookups.ts"
 import { httpGets } from "./tasks/httpGets.ts"
+import { netPairs } from "./tasks/netPairs.ts"
 import { nodeBaseline } from "./tasks/nodeBaseline.ts"
 import { nodeKernel } from "./tasks/nodeKernel.ts"
 import { nodeResources } from "./tasks/nodeResources.ts"
@@ -18,6 +19,7 @@ export const tasks: ReadonlyArray<AnyTask> = [
   diskCommits,
   dnsLookups,
   httpGets,
+  netPairs,
   nodeBaseline,
   nodeKernel,
   nodeResources,
