@@ -26,6 +26,7 @@ import { crdConversion } from "./kubernetes/crdConversion.ts"
 import { dnsCluster } from "./kubernetes/dnsCluster.ts"
 import { eventsStorm } from "./kubernetes/eventsStorm.ts"
 import { finalizersStuck } from "./kubernetes/finalizersStuck.ts"
+import { ingressHttp } from "./kubernetes/ingressHttp.ts"
 import { namespaceLifecycle } from "./kubernetes/namespaceLifecycle.ts"
 import { nodeReadiness } from "./kubernetes/nodeReadiness.ts"
 import { nodeSweep } from "./kubernetes/nodeSweep.ts"
@@ -62,6 +63,7 @@ const all: ReadonlyArray<AnyProbe> = [
   finalizersStuck,
   freshness,
   http,
+  ingressHttp,
   mesh,
   mysql,
   namespaceLifecycle,
