@@ -20,6 +20,7 @@ export const unproven: Readonly<Record<string, Reasons>> = {
     KUBELET_MISSED: "a restart cannot be timed between two looks; judged on what a node would tell",
     KUBE_PROXY_MISSED: "a restart cannot be timed between two looks; judged on what a node would tell",
     PROCESSES_HIDDEN: "nodes of tests do not hide processes; judged on what such a node would tell"
+  },
   "k8s.api.frompod": {
     API_UNRELIABLE_FROM_NODE:
       "lost packets are sent again, so a share of losses fails no known share of requests; judged alone",
