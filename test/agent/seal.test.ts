@@ -12,7 +12,7 @@ describe("the seal of a worker's result", () => {
     const opened = open(token, "pod-1", seal(token, "pod-1", { ok: true, output }))
     assert.isTrue(Result.isSuccess(opened))
     const result = Result.getOrThrow(opened)
-    if (result.ok) assert.isTrue(Equal.equals(result.output, output))
+    if (result.ok) assert.strictEqual(JSON.stringify(result.output), JSON.stringify(output))
     else assert.match(result.error, /holds 4096/)
   })
 
