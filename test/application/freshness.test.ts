@@ -12,14 +12,15 @@ import * as Application from "./Application.ts"
 const NOW = DateTime.makeUnsafe("2026-01-01T12:00:00Z")
 const ago = (duration: Duration.Input) => DateTime.subtractDuration(NOW, Duration.fromInputUnsafe(duration))
 
-const says = (last: Duration.Input | undefined, since: Duration.Input = "10 days") =>
+const says = (last: Duration.Input | undefined, since: Duration.Input = "10 days", unread = 0) =>
   judge(Duration.hours(24))({
     what: "the backup",
     subject: { kind: "CronJob", name: "backup" },
     last: last === undefined ? Option.none() : Option.some(ago(last)),
     since: ago(since),
     now: NOW,
-    besides: ""
+    besides: "",
+    unread
   }).findings.map(({ code, status }) => `${status} ${code}`)
 
 describe("judging an age", () => {
@@ -34,6 +35,13 @@ describe("judging an age", () => {
   it("gives what is new two periods for its first success", () => {
     assert.deepStrictEqual(says(undefined, "1 hours"), ["INFO NOT_YET_MADE"])
     assert.deepStrictEqual(says(undefined, "49 hours"), ["ERROR NEVER_MADE"])
+  })
+
+  it("accuses nobody while Jobs are left that were not read", () => {
+    for (const last of ["25 hours", "49 hours", undefined] as const) {
+      assert.deepStrictEqual(says(last, "10 days", 1), ["UNKNOWN JOBS_NOT_ALL_READ"], last)
+    }
+    assert.deepStrictEqual(says("23 hours", "10 days", 1), [], "a success is one, whatever the others say")
   })
 })
 

@@ -86,6 +86,10 @@ export const codes = {
     AGE_UNSAID: Codes.unknown(
       "The object is there and its answer has no Last-Modified header that can be read, so its age is not known.",
       "Ask for another object of the same make, or have the server send the header."
+    ),
+    JOBS_NOT_ALL_READ: Codes.unknown(
+      `More Jobs are there than are read (${MAXIMUM_JOBS}, by name), and those that were do not show that it is current: a later success may be among the others.`,
+      "Remove finished Jobs (`ttlSecondsAfterFinished`, `successfulJobsHistoryLimit`), or name fewer by the label in `jobs`."
     )
   }),
   ...Asking.askingCodes
@@ -102,10 +106,11 @@ export interface Seen {
   readonly now: DateTime.Utc
   /** Said after the message, such as that a CronJob is suspended. */
   readonly besides: string
+  /** Jobs that are there and were not read. */
+  readonly unread: number
 }
 
-/** The verdict on what was seen. */
-export const judge = (period: Duration.Duration) => (seen: Seen): Outcome.Outcome => {
+const judgeSeen = (period: Duration.Duration) => (seen: Seen): Outcome.Outcome => {
   const { besides, last, now, since, subject, what } = seen
   const limit = Duration.times(period, ERROR_PERIODS)
   if (Option.isNone(last)) {
@@ -131,6 +136,21 @@ export const judge = (period: Duration.Duration) => (seen: Seen): Outcome.Outcom
     })]
     : []
   return Outcome.make(`${what} was made ${Elapsed.text(age)} ago (every ${Elapsed.text(period)})`, findings)
+}
+
+/** The verdict on what was seen. What was not read could refute any but a good one. */
+export const judge = (period: Duration.Duration) => (seen: Seen): Outcome.Outcome => {
+  const outcome = judgeSeen(period)(seen)
+  if (seen.unread === 0 || outcome.findings.length === 0) return outcome
+  return Outcome.make("", [codes.JOBS_NOT_ALL_READ({
+    message:
+      `${seen.what}: among the ${MAXIMUM_JOBS} Jobs that were read none shows that it is current, and at least ${seen.unread} more were not read`,
+    subject: seen.subject,
+    evidence: {
+      unread: seen.unread,
+      ...(Option.isNone(seen.last) ? {} : { last: DateTime.formatIso(seen.last.value) })
+    }
+  })])
 }
 
 const isComplete = ({ status }: Job): boolean =>
@@ -168,7 +188,7 @@ const ofJobs = Effect.fnUntraced(function*(config: FreshnessConfig) {
   const kube = yield* Kube
   const { cronJob, namespace } = config
   const now = yield* ServerTime.nowOrOurs
-  const { items } = yield* kube.list(Job, {
+  const { items, remaining } = yield* kube.list(Job, {
     namespace,
     maximum: MAXIMUM_JOBS,
     ...(config.jobs === "" ? {} : { labelSelector: config.jobs })
@@ -189,7 +209,8 @@ const ofJobs = Effect.fnUntraced(function*(config: FreshnessConfig) {
       last,
       since: oldest(items.map(({ metadata }) => metadata.creationTimestamp), now),
       now,
-      besides: failures(items, last)
+      besides: failures(items, last),
+      unread: remaining
     })
   }
   const subject = { kind: "CronJob", name: cronJob, namespace }
@@ -215,7 +236,8 @@ const ofJobs = Effect.fnUntraced(function*(config: FreshnessConfig) {
     last,
     since: metadata.creationTimestamp ?? now,
     now,
-    besides: `${failures(own, last)}${spec.suspend ? "; the CronJob is suspended" : ""}`
+    besides: `${failures(own, last)}${spec.suspend ? "; the CronJob is suspended" : ""}`,
+    unread: remaining
   })
 })
 
@@ -248,7 +270,8 @@ const judgeObject = (config: FreshnessConfig, answer: HttpAnswer, withCredential
     since: modified.value,
     // By the server's own clock, where it says it: that is the one that stamped the object.
     now: Option.getOrElse(httpDate(headers["date"]), () => ours),
-    besides: ""
+    besides: "",
+    unread: 0
   })
 }
 
