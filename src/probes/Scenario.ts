@@ -259,13 +259,13 @@ const start = Effect.fnUntraced(function*(options: SessionOptions) {
         evidence
       })
     }
-    const wrong = Asking.mismatches(answer, expected)
+    const wrong = Asking.mismatches(answer, expected, secrets.redact)
     if (wrong.length > 0) {
       return yield* codes.STEP_FAILED.fail({
         message: `${asked}: ${wrong.map(({ text }) => text).join("; ")}`,
         subject,
         // What is behind a login is somebody's data.
-        evidence: { ...evidence, ...Asking.excerpt(answer, true) }
+        evidence: { ...evidence, ...Asking.excerpt(answer, true, secrets.redact) }
       })
     }
     const captured: Record<string, string> = {}

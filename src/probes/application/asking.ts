@@ -215,7 +215,18 @@ const isExpectedStatus = (patterns: Expected["status"], status: number): boolean
     String(wanted).replace("xx", "") === String(status).slice(0, String(wanted).endsWith("xx") ? 1 : 3)
   )
 
-const short = (text: string): string => text.length <= 120 ? text : `${text.slice(0, 119)}…`
+/** As `Secrets.redact`. It comes before anything is cut: a secret of which a part is left is not found any more. */
+export type Redact = (text: string) => string
+
+/** A text for a message, without secrets. */
+const shortWith = (redact: Redact) => (text: string): string => {
+  const whole = redact(text)
+  return whole.length <= 120 ? whole : `${whole.slice(0, 119)}…`
+}
+
+/** A value as JSON, without secrets: they are sought in its texts too, which JSON may write otherwise. */
+const jsonWith = (redact: Redact, value: Schema.Json): string =>
+  JSON.stringify(value, (_key, inner: unknown) => typeof inner === "string" ? redact(inner) : inner)
 
 const sameJson = (a: Schema.Json, b: Schema.Json): boolean => canonical(a) === canonical(b)
 
@@ -231,7 +242,8 @@ export interface Mismatch {
   readonly text: string
 }
 
-const inJson = (answer: HttpAnswer, expected: Expected["json"]): ReadonlyArray<string> => {
+const inJson = (answer: HttpAnswer, expected: Expected["json"], redact: Redact): ReadonlyArray<string> => {
+  const short = shortWith(redact)
   if (expected.length === 0) return []
   const read = document(answer.body)
   if (Option.isNone(read)) {
@@ -240,10 +252,10 @@ const inJson = (answer: HttpAnswer, expected: Expected["json"]): ReadonlyArray<s
   return expected.flatMap(({ equals, matches, path, walk }) => {
     const found = walk(read.value)
     if (found === undefined) return [`the body has no ${path}`]
-    const shown = short(JSON.stringify(found.value))
+    const shown = short(jsonWith(redact, found.value))
     const text = typeof found.value === "string" ? found.value : JSON.stringify(found.value)
     if (Option.isSome(equals) && !sameJson(equals.value, found.value)) {
-      return [`${path} is ${shown} instead of ${short(JSON.stringify(equals.value))}`]
+      return [`${path} is ${shown} instead of ${short(jsonWith(redact, equals.value))}`]
     }
     return matches !== undefined && matches[1](text) === undefined
       ? [`${path} is ${shown}, which does not match /${short(matches[0])}/`]
@@ -252,7 +264,8 @@ const inJson = (answer: HttpAnswer, expected: Expected["json"]): ReadonlyArray<s
 }
 
 /** All that is not as expected. Of an answer with another status nothing else is looked at. */
-export const mismatches = (answer: HttpAnswer, expected: Expected): ReadonlyArray<Mismatch> => {
+export const mismatches = (answer: HttpAnswer, expected: Expected, redact: Redact): ReadonlyArray<Mismatch> => {
+  const short = shortWith(redact)
   if (!isExpectedStatus(expected.status, answer.status)) {
     return [{ of: "status", text: `answered ${answer.status} instead of ${expected.status.join(" or ")}` }]
   }
@@ -264,7 +277,7 @@ export const mismatches = (answer: HttpAnswer, expected: Expected): ReadonlyArra
     if (value === undefined) return [`there is no header ${name}`]
     return find(value) === undefined ? [`header ${name} does not match /${short(expression)}/`] : []
   })
-  return [...body, ...inJson(answer, expected.json), ...headers].map((text) => ({ of: "content", text }))
+  return [...body, ...inJson(answer, expected.json, redact), ...headers].map((text) => ({ of: "content", text }))
 }
 
 /** Whether a credential that was sent was not accepted: nothing else is told by such an answer. */
@@ -276,7 +289,11 @@ export const isRejected = (answer: HttpAnswer, expected: Expected, withCredentia
  * The beginning of an answer's body, for evidence: of an error always; of anything else only where nothing secret was sent,
  * because what is behind a login may be anybody's data.
  */
-export const excerpt = (answer: HttpAnswer, withCredential: boolean): Readonly<Record<string, string>> => {
-  const text = answer.body.replace(/\s+/gu, " ").trim().slice(0, 200)
+export const excerpt = (
+  answer: HttpAnswer,
+  withCredential: boolean,
+  redact: Redact
+): Readonly<Record<string, string>> => {
+  const text = redact(answer.body).replace(/\s+/gu, " ").trim().slice(0, 200)
   return text === "" || (withCredential && answer.status < 400) ? {} : { body: text }
 }

@@ -244,7 +244,13 @@ const ofJobs = Effect.fnUntraced(function*(config: FreshnessConfig) {
 const httpDate = (text: string | undefined): Option.Option<DateTime.Utc> =>
   text === undefined ? Option.none() : DateTime.make(text).pipe(Option.map(DateTime.toUtc))
 
-const judgeObject = (config: FreshnessConfig, answer: HttpAnswer, withCredential: boolean, ours: DateTime.Utc) => {
+const judgeObject = (
+  config: FreshnessConfig,
+  answer: HttpAnswer,
+  withCredential: boolean,
+  redact: Asking.Redact,
+  ours: DateTime.Utc
+) => {
   const subject = { kind: "URL", name: config.url }
   const { headers, status } = answer
   const said = `${config.method} ${config.url} answered ${status}`
@@ -254,7 +260,11 @@ const judgeObject = (config: FreshnessConfig, answer: HttpAnswer, withCredential
   if (status === 404 || status === 410) return Outcome.make("", [codes.SOURCE_MISSING({ message: said, subject })])
   if (status < 200 || status > 299) {
     return Outcome.make("", [
-      codes.SOURCE_FAILING({ message: said, subject, evidence: { status, ...Asking.excerpt(answer, withCredential) } })
+      codes.SOURCE_FAILING({
+        message: said,
+        subject,
+        evidence: { status, ...Asking.excerpt(answer, withCredential, redact) }
+      })
     ])
   }
   const modified = httpDate(headers["last-modified"])
@@ -295,7 +305,7 @@ const ofObject = Effect.fnUntraced(function*(config: FreshnessConfig) {
       }
       return Outcome.make("", [Asking.notAsked(error, about) ?? codes.SOURCE_FAILING(about)])
     },
-    onSuccess: (answer) => judgeObject(config, answer, withCredential, ours)
+    onSuccess: (answer) => judgeObject(config, answer, withCredential, secrets.redact, ours)
   }))
   return Secrets.redactOutcome(secrets, outcome)
 })

@@ -190,7 +190,7 @@ const subjectOf = ({ url }: HttpConfig) => ({ kind: "URL", name: url })
 
 /** The verdict on one try. */
 export const judge =
-  (config: HttpConfig, expected: Asking.Expected, withCredential: boolean) =>
+  (config: HttpConfig, expected: Asking.Expected, withCredential: boolean, redact: Asking.Redact) =>
   (tried: Try, now: DateTime.Utc): Outcome.Outcome => {
     const asked = `${config.method} ${config.url}`
     const subject = subjectOf(config)
@@ -218,14 +218,14 @@ export const judge =
         })
       ])
     }
-    const wrong = Asking.mismatches(answer, expected)
+    const wrong = Asking.mismatches(answer, expected, redact)
     const [first] = wrong
     if (first !== undefined) {
       const code = first.of === "status" ? codes.STATUS_UNEXPECTED : codes.ANSWER_UNEXPECTED
       return Outcome.make("", [code({
         message: `${asked}: ${wrong.map(({ text }) => text).join("; ")}`,
         subject,
-        evidence: { ...evidence, ...Asking.excerpt(answer, withCredential) }
+        evidence: { ...evidence, ...Asking.excerpt(answer, withCredential, redact) }
       })])
     }
     const slow = Duration.isGreaterThan(took, config.slow)
@@ -279,7 +279,7 @@ const run = Effect.fnUntraced(function*(config: HttpConfig) {
   const request = Asking.requestOf({ ...config, headers })
   const once = Effect.gen(function*() {
     const tried = yield* tryOnce(request)
-    return judge(config, expected, withCredential)(tried, yield* DateTime.now)
+    return judge(config, expected, withCredential, secrets.redact)(tried, yield* DateTime.now)
   })
   let outcome = yield* once
   const first = outcome
