@@ -1,8 +1,9 @@
 /**
  * `mw.mysql`: does MySQL (or MariaDB, or a Galera cluster) commit writes, and do its replicas follow?
  *
- * One row a prober, in a schema of its own: inserted or overwritten, read, and deleted. A run that dies in between leaves
- * that one row, which the next one overwrites.
+ * One row a run and server, in a schema of the prober's own: inserted, read, and deleted. Members of a Galera cluster and
+ * probers of the same name write to one table at once, so none shares its row. A run that dies in between leaves its row,
+ * which a run more than an hour later deletes.
  */
 import { Array, Duration, Effect, Option, Schema } from "effect"
 import { DurationString } from "../../domain/Duration.ts"
@@ -89,7 +90,7 @@ const Config = Schema.Struct({
   replicas: setting(Addresses, { default: [], description: "Replicas, which are only looked at; at most 50." }),
   username: setting(Schema.String.check(Schema.isNonEmpty()), {
     default: "kubeprober",
-    description: "The user, who needs SELECT, INSERT, UPDATE, DELETE and CREATE on the schema."
+    description: "The user, who needs SELECT, INSERT, DELETE and CREATE on the schema."
   }),
   ...sharedSettings,
   schema: setting(Identifier, { default: "kubeprober", description: "The schema of the probe's table." }),
@@ -246,6 +247,8 @@ const decodeState = Schema.decodeUnknownEffect(State)
 const decodeVariables = Schema.decodeUnknownEffect(Schema.Array(Variable))
 const decodeTokens = Schema.decodeUnknownEffect(Schema.Array(Schema.Struct({ token: Schema.String })))
 
+const decodeKeys = Schema.decodeUnknownEffect(Schema.Array(Schema.Struct({ prober: Schema.String })))
+
 const statusOf = Effect.fnUntraced(function*(connection: SqlConnection) {
   const rows = yield* connection.query(
     "SHOW GLOBAL STATUS WHERE Variable_name IN ('Threads_connected', 'wsrep_cluster_status', 'wsrep_cluster_size', " +
@@ -269,37 +272,71 @@ const NO_STATEMENT = "1064"
 const isRejected = (code: string) => (error: unknown): error is ServiceError =>
   error instanceof ServiceError && error.kind === "rejected" && error.code === code
 
+/** ER_LOCK_WAIT_TIMEOUT, and ER_LOCK_DEADLOCK, with which Galera also answers a write that lost against another member's. */
+const CONFLICTS: ReadonlyArray<string> = ["1205", "1213"]
+
+const isConflict = (error: unknown): error is ServiceError => CONFLICTS.some((code) => isRejected(code)(error))
+
+/** A statement, and once more when it met another's: the server undoes it and asks for that. */
+export const onceMore = <A, E, R>(statement: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.catchIf(statement, isConflict, () => statement)
+
+/** Rows of dead runs that one run deletes. */
+const MAXIMUM_PURGED = 100
+
+/** Of {@link Task.prober}: with a run's name and a server's number it fits into the column's 190 characters. */
+const MAXIMUM_PROBER = 100
+
 interface Task {
   readonly config: Config
   readonly access: (address: string) => ServiceServer
   readonly mysql: MySql["Service"]
-  /** Whose row it is. */
+  /** Whose rows they are. */
   readonly prober: string
+  /** The run. */
   readonly token: string
 }
 
+/** Delete what dead runs left. Other runs may be at it too, and what remains is the next one's. */
+const purge = Effect.fnUntraced(function*({ prober }: Task, table: string, connection: SqlConnection) {
+  // By whole keys: a range would lock rows of runs that are under way. The bare name is that of older versions' rows.
+  const old = yield* decodeKeys(
+    yield* connection.query(
+      `SELECT prober FROM ${table} WHERE (prober = ? OR LEFT(prober, CHAR_LENGTH(?)) = ?) ` +
+        `AND beat < UTC_TIMESTAMP(3) - INTERVAL 1 HOUR LIMIT ${MAXIMUM_PURGED}`,
+      [prober, `${prober}/`, `${prober}/`]
+    )
+  )
+  yield* Effect.forEach(
+    old,
+    (row) => connection.query(`DELETE FROM ${table} WHERE prober = ?`, [row.prober]),
+    { discard: true }
+  ).pipe(Effect.catchIf(isConflict, () => Effect.void))
+})
+
 /** The row goes in, is read in a transaction of its own, and goes out again. */
 const roundTrip = Effect.fnUntraced(
-  function*({ config, prober, token }: Task, address: string, connection: SqlConnection) {
+  function*(task: Task, index: number, address: string, connection: SqlConnection) {
+    const { config, prober, token } = task
+    const key = `${prober}/${token}/${index}`
     const table = `${config.schema}.heartbeat`
-    const upsert = connection.query(
-      `INSERT INTO ${table} (prober, token, beat) VALUES (?, ?, UTC_TIMESTAMP(3)) ` +
-        "ON DUPLICATE KEY UPDATE token = VALUES(token), beat = VALUES(beat)",
-      [prober, token]
-    )
+    const insert = onceMore(connection.query(
+      `INSERT INTO ${table} (prober, token, beat) VALUES (?, ?, UTC_TIMESTAMP(3))`,
+      [key, token]
+    ))
     // Made when it is missing and not before: a definition goes through every replica and stops a Galera cluster.
     const create = connection.query(
       `CREATE TABLE IF NOT EXISTS ${table} (prober VARCHAR(190) PRIMARY KEY, token VARCHAR(64) NOT NULL, ` +
         "beat DATETIME(3) NOT NULL) ENGINE=InnoDB"
     )
     const [took, tokens] = yield* Stopwatch.timed(Effect.gen(function*() {
-      yield* Effect.catchIf(upsert, isRejected(NO_TABLE), () => Effect.andThen(create, upsert))
-      return yield* decodeTokens(yield* connection.query(`SELECT token FROM ${table} WHERE prober = ?`, [prober]))
+      yield* Effect.catchIf(insert, isRejected(NO_TABLE), () => Effect.andThen(create, insert))
+      return yield* decodeTokens(yield* connection.query(`SELECT token FROM ${table} WHERE prober = ?`, [key]))
     }))
     const found = tokens[0]?.token
-    yield* connection.query(`DELETE FROM ${table} WHERE prober = ? AND token = ?`, [prober, token])
-    if (found !== undefined) {
-      // Another token is that of another run of ours at the same time, whose row is as good.
+    yield* onceMore(connection.query(`DELETE FROM ${table} WHERE prober = ?`, [key]))
+    yield* purge(task, table, connection)
+    if (found === token) {
       return judgeTime(codes, server(address), took, config.slow)
     }
     return [codes.WRITE_LOST({
@@ -309,7 +346,7 @@ const roundTrip = Effect.fnUntraced(
   }
 )
 
-const lookAtServer = (task: Task, address: string) =>
+const lookAtServer = (task: Task, address: string, index: number) =>
   judged(
     address,
     Effect.scoped(Effect.gen(function*() {
@@ -331,7 +368,7 @@ const lookAtServer = (task: Task, address: string) =>
           })
         ]
       }
-      return [...galera, ...room, ...(yield* judged(address, roundTrip(task, address, connection)))]
+      return [...galera, ...room, ...(yield* judged(address, roundTrip(task, index, address, connection)))]
     }))
   )
 
@@ -383,9 +420,9 @@ const run = Effect.fnUntraced(function*(config: Config) {
   const access = yield* accessOf(config, config)
   const look = Effect.gen(function*(): Effect.fn.Return<Look> {
     const token = yield* scratch.name("mysql")
-    const task: Task = { config, access, mysql, token, prober: kube.cluster.slice(0, 190) }
+    const task: Task = { config, access, mysql, token, prober: kube.cluster.slice(0, MAXIMUM_PROBER) }
     const findings = yield* Effect.all([
-      Effect.forEach(servers, (address) => lookAtServer(task, address), { concurrency: AT_ONCE }),
+      Effect.forEach(servers, (address, index) => lookAtServer(task, address, index), { concurrency: AT_ONCE }),
       Effect.forEach(replicas, (address) => lookAtReplica(task, address), { concurrency: AT_ONCE })
     ], { concurrency: "unbounded" })
     return {
@@ -403,7 +440,7 @@ export const mysql = Probe.make("mw.mysql", {
   proves:
     "MySQL commits writes and has connections left, its replicas follow, and members of a Galera cluster are synced.",
   writes: "middleware",
-  costs: "No API requests; one connection and about six statements a server, and one row that is deleted again.",
+  costs: "No API requests; one connection and about seven statements a server, and one row that is deleted again.",
   needs: [],
   codes,
   config: Config,
