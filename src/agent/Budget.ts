@@ -16,8 +16,8 @@ import { Bucket, Places } from "./budget/supplies.ts"
 /** So many minutes' requests may come in one burst: a round of every check at the start. */
 const BURST_MINUTES = 0.5
 
-/** New pods an hour, for each that may be there at once: each may live five minutes. */
-const PODS_AN_HOUR = 12
+/** New pods an hour, for each that may be there at once: each may live two and a half minutes. */
+const PODS_AN_HOUR = 24
 
 /** What a check is thought to take before it has run. */
 const FIRST_GUESS = 10

@@ -93,17 +93,24 @@ function make(
     const standings: Omit<Standings["Service"], "seeded"> = {
       of: (probe) => Effect.sync(() => known.get(keyOf(probe)) ?? nothing),
       failed: (ids) =>
-        Effect.map(DateTime.now, (now) =>
-          new Map(
-            present.filter(({ spec }) => spec.rollout?.shadow !== true).flatMap((probe) =>
-              (probe.spec.checks ?? []).filter(({ use }) => ids.has(use)).flatMap(({ name, use }) => {
-                const state = known.get(keyOf(probe))?.checkers.get(name)
-                if (state?.status !== "ERROR" || !isOfNow(probe, state, now)) return []
-                const { code, status } = state
-                return [[use, { checker: name, status, ...(code === undefined ? {} : { code }) }] as const]
-              })
-            )
-          )),
+        Effect.map(DateTime.now, (now) => {
+          const good = new Set<string>()
+          const failed = new Map<string, Parent>()
+          for (const probe of present) {
+            if (probe.spec.rollout?.shadow === true) continue
+            for (const { name, use } of probe.spec.checks ?? []) {
+              const state = ids.has(use) ? known.get(keyOf(probe))?.checkers.get(name) : undefined
+              if (state === undefined || !isOfNow(probe, state, now)) continue
+              const { code, status } = state
+              if (status === "ERROR") {
+                failed.set(use, { checker: name, status, ...(code === undefined ? {} : { code }) })
+              } else if (status === "PASS" || status === "INFO") good.add(use)
+            }
+          }
+          // One Probe with a limit that nothing keeps must not silence the cluster when another says that all is well.
+          for (const id of good) failed.delete(id)
+          return failed
+        }),
       take: (probe, report, failureThreshold) =>
         Effect.sync(() => {
           const before = known.get(keyOf(probe)) ?? nothing

@@ -304,8 +304,8 @@ describe("Budget", () => {
           yield* Effect.sleep("2 seconds")
         })))
         yield* Effect.repeat(TestClock.adjust("10 seconds"), { times: 360 })
-        assert.isAtLeast(made, 40)
-        assert.isAtMost(made, 24 + 24 + 1)
+        assert.isAtLeast(made, 80)
+        assert.isAtMost(made, 48 + 48 + 1)
       })
     ))
 

@@ -6,12 +6,16 @@
  */
 import { Context, Effect, FileSystem, Layer, Redacted, Ref, Schedule } from "effect"
 import { Kube } from "../../infra/kube/Kube.ts"
+import type { KubeError } from "../../infra/kube/KubeError.ts"
 import { make as makeResource } from "../../infra/kube/KubeResource.ts"
 import { KEY_BYTES } from "../../infra/tls/Psk.ts"
 import { NODE_AGENT_NAMESPACE, NODE_KEY_FIELD, NODE_KEY_FOLDER, NODE_KEY_SECRET } from "./nodeAgents.ts"
 
 /** A Secret as we write it; nothing of it is read. */
 const Secret = makeResource({ kind: "Secret", plural: "secrets", scope: "Namespaced", fields: {} })
+
+/** How soon node agents that were installed anew have the key again. */
+const AGAIN_EVERY = "5 minutes"
 
 const retries = Schedule.min([Schedule.exponential("1 second"), Schedule.spaced("2 minutes")]).pipe(Schedule.jittered)
 
@@ -35,11 +39,7 @@ const make = Effect.fnUntraced(
       Effect.orElseSucceed(() => undefined)
     )
     const found = yield* mounted
-    if (found !== undefined) {
-      yield* Ref.set(current, found)
-      return NodeKey.of({ key: Ref.get(current) })
-    }
-    const made = Redacted.make(crypto.getRandomValues(new Uint8Array(KEY_BYTES)), { label: "node key" })
+    const mine = Redacted.make(found ?? crypto.getRandomValues(new Uint8Array(KEY_BYTES)), { label: "node key" })
     const write = (namespace: string) =>
       kube.apply(Secret, {
         metadata: {
@@ -47,21 +47,26 @@ const make = Effect.fnUntraced(
           namespace,
           labels: { "app.kubernetes.io/managed-by": "kubeprober" }
         },
-        data: { [NODE_KEY_FIELD]: Buffer.from(Buffer.from(Redacted.value(made)).toString("base64")).toString("base64") }
+        data: { [NODE_KEY_FIELD]: Buffer.from(Buffer.from(Redacted.value(mine)).toString("base64")).toString("base64") }
       }, { force: true })
-    yield* write(NODE_AGENT_NAMESPACE).pipe(
-      Effect.andThen(write(options.namespace)),
-      Effect.andThen(Ref.set(current, Redacted.value(made))),
-      Effect.tapError((error) =>
+    const told = <E extends KubeError, R>(written: Effect.Effect<unknown, E, R>) =>
+      Effect.tapError(written, (error) =>
         // Before deploy/nodes is installed there is neither the namespace nor the right to write into it.
         error.reason._tag === "NotFound" || error.reason._tag === "Forbidden"
           ? Effect.logDebug("there are no node agents here")
-          : Effect.logWarning(`the key of the node agents could not be written: ${error.message}`)
-      ),
+          : Effect.logWarning(`the key of the node agents could not be written: ${error.message}`))
+    yield* told(write(NODE_AGENT_NAMESPACE)).pipe(
+      Effect.andThen(found === undefined ? told(write(options.namespace)) : Effect.void),
+      Effect.andThen(Ref.set(current, Redacted.value(mine))),
       Effect.retry(retries),
       Effect.ignore,
+      // Node agents that are installed anew have a namespace without the key; their pods wait for it.
+      Effect.andThen(
+        Effect.repeat(Effect.ignore(told(write(NODE_AGENT_NAMESPACE))), Schedule.jittered(Schedule.spaced(AGAIN_EVERY)))
+      ),
       Effect.forkScoped
     )
+    if (found !== undefined) yield* Ref.set(current, found)
     return NodeKey.of({ key: Ref.get(current) })
   }
 )

@@ -6,6 +6,7 @@ import { Data, Effect, FiberSet, Schema, type Scope, Semaphore } from "effect"
 import { readFileSync } from "node:fs"
 import { type IncomingMessage, type ServerResponse } from "node:http"
 import { type Server, createServer } from "node:https"
+import { Socket } from "node:net"
 import * as Psk from "../../infra/tls/Psk.ts"
 import type { AnyTask } from "../../probes/workers/tasks.ts"
 import { perform } from "../workers/WorkerProcess.ts"
@@ -24,8 +25,9 @@ export class NodeServerError extends Data.TaggedError("NodeServerError")<{
 /** Tasks at a time; the next wait. A node has other things to do. */
 const TASKS_AT_ONCE = 2
 
-/** Connections at a time: there is one agent, and its successor. */
-const CONNECTIONS = 16
+/** Connections at a time, and of one address: who has no key may hold some, and not all. */
+const CONNECTIONS = 256
+const CONNECTIONS_OF_ONE = 8
 
 /** A request that is not complete by then (ms) is dropped. */
 const PATIENCE = 5_000
@@ -93,6 +95,21 @@ export const serve = Effect.fn("NodeServer.serve")(
           handshakeTimeout: PATIENCE
         })
         server.maxConnections = CONNECTIONS
+        const held = new Map<string, number>()
+        server.on("connection", (socket) => {
+          const address = socket instanceof Socket ? socket.remoteAddress ?? "" : ""
+          const count = (held.get(address) ?? 0) + 1
+          if (count > CONNECTIONS_OF_ONE) {
+            socket.destroy()
+            return
+          }
+          held.set(address, count)
+          socket.once("close", () => {
+            const left = (held.get(address) ?? 1) - 1
+            if (left === 0) held.delete(address)
+            else held.set(address, left)
+          })
+        })
         server.once(
           "error",
           (cause: Error) => resume(Effect.fail(new NodeServerError({ port: options.port, detail: cause.message })))

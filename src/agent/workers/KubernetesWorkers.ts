@@ -229,8 +229,13 @@ export const make = (settings: WorkerSettings) =>
           secret: secretName,
           within
         })
-        const end = yield* reach(name, place, within, (seen) => seen._tag === "Ended" ? seen : undefined)
-        return yield* result(task, token, name, end)
+        const exit = yield* Effect.exit(Effect.flatMap(
+          reach(name, place, within, (seen) => seen._tag === "Ended" ? seen : undefined),
+          (end) => result(task, token, name, end)
+        ))
+        // Others of the run, and of the cluster's budget, wait for its place; what fails here the end of the run does again.
+        yield* Effect.ignore(kube.delete(Pod, { name, namespace }, { gracePeriodSeconds: 0 }))
+        return yield* exit
       }),
       respond: Effect.fn("Workers.respond")(function*(place = {}) {
         const within = place.within === undefined ? POD_WITHIN : Duration.fromInputUnsafe(place.within)

@@ -1,7 +1,7 @@
 /**
  * What a worker pod that answers does: HTTP that says which pod answered, and echoes of TCP and UDP.
  *
- * An echo answers no more than it was sent, so it amplifies nothing; connections and their time are bounded.
+ * An echo answers no more than it was sent, and never another echo; connections and their time are bounded.
  */
 import { Data, Effect, type Scope } from "effect"
 import { type Socket, createSocket } from "node:dgram"
@@ -44,13 +44,18 @@ const listening = <S extends Server>(
   )
 }
 
+/** What comes from the port of another echo would go to and fro for ever. */
+const echoTo = (socket: Socket, own: number) => (message: Buffer, from: { address: string; port: number }) => {
+  if (from.port !== own) socket.send(message, from.port, from.address)
+}
+
 const echoUdp = (port: number): Effect.Effect<Socket, ResponderError, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.callback<Socket, ResponderError>((resume) => {
       // Answers IPv4 too, where the machine maps its addresses.
       const socket = createSocket({ type: "udp6" })
       socket.once("error", (cause) => resume(Effect.fail(failureOf("UDP", port)(cause))))
-      socket.on("message", (message, { address, port }) => socket.send(message, port, address))
+      socket.on("message", echoTo(socket, port))
       socket.bind(port, () => resume(Effect.succeed(socket)))
     }).pipe(Effect.catch(() => echoUdp4(port))),
     (socket) => Effect.sync(() => socket.close())
@@ -60,7 +65,7 @@ const echoUdp4 = (port: number): Effect.Effect<Socket, ResponderError> =>
   Effect.callback<Socket, ResponderError>((resume) => {
     const socket = createSocket({ type: "udp4" })
     socket.once("error", (cause) => resume(Effect.fail(failureOf("UDP", port)(cause))))
-    socket.on("message", (message, { address, port }) => socket.send(message, port, address))
+    socket.on("message", echoTo(socket, port))
     socket.bind(port, () => resume(Effect.succeed(socket)))
   })
 

@@ -261,7 +261,7 @@ export const budget = {
     0,
     "KUBEPROBER_BUDGET_PODS",
     DEFAULT_BUDGET.pods,
-    "Pods that the probes of a cluster may have at once; twelve times as many an hour"
+    "Pods that the probes of a cluster may have at once; twenty-four times as many an hour"
   )
 }
 

@@ -89,6 +89,7 @@ export const diskLatency = Probe.make("infra.disk.latency", {
   codes,
   config: DiskLatencyConfig,
   timeout: "3 minutes",
+  interval: "30 minutes",
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: DiskLatencyConfig) {
     const kube = yield* Kube

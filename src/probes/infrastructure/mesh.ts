@@ -264,6 +264,7 @@ export const mesh = Probe.make("infra.net.mesh", {
   codes,
   config: MeshConfig,
   timeout: "5 minutes",
+  interval: "30 minutes",
   // Each path is tried for several seconds, and what was lost is sent again; pods are dear. Only a node that was busy for a
   // moment looks like a slow path.
   confirm: { unless: Object.keys(codes).filter((code) => code !== "PATH_SLOW") },

@@ -163,6 +163,7 @@ export const apiFromPod = Probe.make("k8s.api.frompod", {
   codes,
   config: ApiFromPodConfig,
   timeout: "3 minutes",
+  interval: "10 minutes",
   // Each pod asks several times by itself.
   confirm: "none",
   dependsOn: ["k8s.api.health"],

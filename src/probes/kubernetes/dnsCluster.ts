@@ -183,7 +183,8 @@ export const judge = (
     ))
     const alive = udp.filter((one) => !fails(one))
     const partly = alive.filter(({ good, tries }) => good < tries)
-    if (partly.length > 0) {
+    // A datagram that is lost is asked for again by whoever misses it, and is no fault.
+    if (partly.reduce((sum, { good, tries }) => sum + tries - good, 0) > 1) {
       const good = alive.reduce((sum, one) => sum + one.good, 0)
       const tries = alive.reduce((sum, one) => sum + one.tries, 0)
       findings.push(codes.DNS_UNRELIABLE({
@@ -288,7 +289,13 @@ export const dnsCluster = Probe.make("k8s.dns.cluster", {
   timeout: "2 minutes",
   // Every name is asked for several times, from several nodes.
   confirm: "none",
-  onChange: [Watch.of(EndpointSlice, { namespace: NAMESPACE })],
+  onChange: [Watch.of(EndpointSlice, {
+    namespace: NAMESPACE,
+    selector: `kubernetes.io/service-name=${SERVICE}`,
+    when: Watch.differsIn(({ endpoints }) =>
+      endpoints.map(({ addresses, conditions }) => [addresses, conditions.ready])
+    )
+  })],
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: DnsClusterConfig) {
     const kube = yield* Kube

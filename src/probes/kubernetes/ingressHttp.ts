@@ -421,6 +421,7 @@ export const ingressHttp = Probe.make("k8s.ingress.http", {
   codes,
   config: IngressHttpConfig,
   timeout: "4 minutes",
+  interval: "10 minutes",
   // Asked for a minute until it is red.
   confirm: { unless: Object.keys(codes).filter((code) => code !== "UNRELIABLE" && code !== "SLOW") },
   dependsOn: ["k8s.api.health"],

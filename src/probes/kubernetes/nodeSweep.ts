@@ -268,6 +268,7 @@ export const nodeSweep = Probe.make("k8s.node.sweep", {
   codes,
   config: NodeSweepConfig,
   timeout: TIMEOUT,
+  interval: "30 minutes",
   // A failed pod was waited for or tried twice.
   confirm: "none",
   dependsOn: ["k8s.api.health"],

@@ -18,6 +18,7 @@ import * as Elapsed from "../Elapsed.ts"
 import * as Needs from "../Needs.ts"
 import * as Outcome from "../Outcome.ts"
 import * as Probe from "../Probe.ts"
+import { RUN_LABEL } from "../Scratch.ts"
 import * as ServerTime from "../ServerTime.ts"
 import { Names, setting } from "../Setting.ts"
 import * as Watch from "../Watch.ts"
@@ -348,6 +349,10 @@ const look = Effect.fnUntraced(function*() {
   }
 })
 
+/** What runs of ours make and remove leads where they want it to. */
+const ofOthers: Watch.When<KubeObject> = (before, after) =>
+  (after ?? before)?.metadata.labels?.[RUN_LABEL] === undefined && Watch.significantly(before, after)
+
 export const routesStatic = Probe.make("k8s.routes.static", {
   layer: "kubernetes",
   proves:
@@ -370,7 +375,7 @@ export const routesStatic = Probe.make("k8s.routes.static", {
   codes,
   config: RoutesStaticConfig,
   timeout: "60 seconds",
-  onChange: [Watch.of(Ingress), Watch.of(Service)],
+  onChange: [Watch.of(Ingress, { when: ofOthers }), Watch.of(Service, { when: ofOthers })],
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: RoutesStaticConfig) {
     const first = judge(config, yield* look())

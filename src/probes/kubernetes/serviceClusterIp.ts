@@ -35,7 +35,7 @@ const ROUTED_WITHIN = Duration.seconds(10)
 const AT_ONCE = 10
 
 export const ServiceClusterIpConfig = Schema.Struct({
-  nodes: setting(Count, { default: 5, description: "Nodes asked from in a run; of more, others each time." }),
+  nodes: setting(Count, { default: 3, description: "Nodes asked from in a run; of more, others each time." }),
   programmedWarn: setting(DurationString, {
     default: "10s",
     description: "How long a new Service's pods may take to be in its EndpointSlices before it is a WARN."
@@ -102,7 +102,8 @@ export const judge = (ready: ReadonlyArray<string>, { got, node }: Asked): Reado
       evidence
     })]
   }
-  if (got.good < got.times) {
+  // A first packet that is lost is sent again too late for one answer's patience, and is no fault.
+  if (got.good < got.times - 1) {
     return [codes.SERVICE_UNRELIABLE_FROM_NODE({
       message: `from node ${node} a Service answered ${got.good} of ${got.times} connections${last}`,
       subject,
@@ -125,7 +126,7 @@ export const serviceClusterIp = Probe.make("k8s.service.clusterip", {
   writes: "namespace",
   placement: "workers",
   costs:
-    "A Service, 2 pods that answer, 1 or 2 pods on each of at most 5 nodes that ask; about 3 API requests a pod and 8 more.",
+    "A Service, 2 pods that answer, 2 pods on each of at most 3 nodes that ask; about 3 API requests a pod and 8 more.",
   needs: [
     Needs.list("nodes"),
     Needs.verbs(["create", "delete"], "services", { namespace: Needs.probeNamespace }),
@@ -135,6 +136,7 @@ export const serviceClusterIp = Probe.make("k8s.service.clusterip", {
   codes,
   config: ServiceClusterIpConfig,
   timeout: "3 minutes",
+  interval: "10 minutes",
   // Each node is asked from twenty times over, which is a confirmation; pods are dear.
   confirm: "none",
   dependsOn: ["k8s.api.health"],

@@ -292,6 +292,7 @@ export const workloadLifecycle = Probe.make("k8s.workload.lifecycle", {
   config: WorkloadLifecycleConfig,
   // Four stages.
   timeout: "9 minutes",
+  interval: "10 minutes",
   // Each stage was waited for.
   confirm: "none",
   dependsOn: ["k8s.api.health"],
