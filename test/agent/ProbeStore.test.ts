@@ -43,85 +43,88 @@ const names = (store: ProbeStore["Service"]) =>
   )
 
 describe("Probes as resources", () => {
-  layer(TestCluster.layer({ name: "probe-store" }), { excludeTestServices: true, timeout: "120 seconds" })((it) => {
-    it.effect("converges to the set it is given, and knows after a restart which that was", () =>
-      Effect.gen(function*() {
-        yield* install
-        const kube = yield* Kube
-        const { apply, kubectl } = yield* TestCluster
-        const store = yield* newStore
-        assert.deepStrictEqual(yield* store.applied, Option.none())
+  layer(TestCluster.layer({ name: "probe-store" }), { excludeTestServices: true, timeout: "120 seconds" })(
+    "on a real cluster",
+    (it) => {
+      it.effect("converges to the set it is given, and knows after a restart which that was", () =>
+        Effect.gen(function*() {
+          yield* install
+          const kube = yield* Kube
+          const { apply, kubectl } = yield* TestCluster
+          const store = yield* newStore
+          assert.deepStrictEqual(yield* store.applied, Option.none())
 
-        yield* apply({
-          apiVersion: "kubeprober.erda.cloud/v1",
-          kind: "Probe",
-          metadata: { name: "own", namespace: NAMESPACE },
-          spec: { checks: [{ name: "mine", use: "test.steady" }] }
-        })
-        const [first, desired] = setOf({ a: uses("test.steady"), b: uses("test.steady") }, { REGION: "eu" })
-        assert.deepStrictEqual(yield* store.apply(first, desired), [])
-        assert.deepStrictEqual(yield* store.applied, Option.some(first))
-        yield* eventually(names(store), (found) => found.join() === "a,b,own", { within: "10 seconds" })
-        const extra = yield* kube.get(ConfigMap, { name: "extra-config", namespace: NAMESPACE })
-        assert.deepStrictEqual(extra.data, { REGION: "eu" })
+          yield* apply({
+            apiVersion: "kubeprober.erda.cloud/v1",
+            kind: "Probe",
+            metadata: { name: "own", namespace: NAMESPACE },
+            spec: { checks: [{ name: "mine", use: "test.steady" }] }
+          })
+          const [first, desired] = setOf({ a: uses("test.steady"), b: uses("test.steady") }, { REGION: "eu" })
+          assert.deepStrictEqual(yield* store.apply(first, desired), [])
+          assert.deepStrictEqual(yield* store.applied, Option.some(first))
+          yield* eventually(names(store), (found) => found.join() === "a,b,own", { within: "10 seconds" })
+          const extra = yield* kube.get(ConfigMap, { name: "extra-config", namespace: NAMESPACE })
+          assert.deepStrictEqual(extra.data, { REGION: "eu" })
 
-        // Once more changes nothing in the cluster.
-        const versionOf = Effect.map(
-          kube.get(Probe, { name: "a", namespace: NAMESPACE }),
-          ({ metadata }) => metadata.resourceVersion
-        )
-        const version = yield* versionOf
-        assert.deepStrictEqual(yield* store.apply(first, desired), [])
-        assert.strictEqual(yield* versionOf, version)
+          // Once more changes nothing in the cluster.
+          const versionOf = Effect.map(
+            kube.get(Probe, { name: "a", namespace: NAMESPACE }),
+            ({ metadata }) => metadata.resourceVersion
+          )
+          const version = yield* versionOf
+          assert.deepStrictEqual(yield* store.apply(first, desired), [])
+          assert.strictEqual(yield* versionOf, version)
 
-        const [second, changed] = setOf({ a: uses("test.steady", "5 minutes"), c: uses("test.brittle") })
-        assert.deepStrictEqual(yield* store.apply(second, changed), [])
-        yield* eventually(names(store), (found) => found.join() === "a,c,own", { within: "10 seconds" })
-        const a = yield* kube.get(Probe, { name: "a", namespace: NAMESPACE })
-        assert.strictEqual(Duration.toMinutes(a.spec.policy?.interval ?? 0), 5)
-        assert.deepStrictEqual((yield* kube.get(ConfigMap, { name: "extra-config", namespace: NAMESPACE })).data, {})
+          const [second, changed] = setOf({ a: uses("test.steady", "5 minutes"), c: uses("test.brittle") })
+          assert.deepStrictEqual(yield* store.apply(second, changed), [])
+          yield* eventually(names(store), (found) => found.join() === "a,c,own", { within: "10 seconds" })
+          const a = yield* kube.get(Probe, { name: "a", namespace: NAMESPACE })
+          assert.strictEqual(Duration.toMinutes(a.spec.policy?.interval ?? 0), 5)
+          assert.deepStrictEqual((yield* kube.get(ConfigMap, { name: "extra-config", namespace: NAMESPACE })).data, {})
 
-        // What somebody deleted or changed here is mended when the set is given again.
-        yield* kubectl("delete", "kp", "c", "-n", NAMESPACE)
-        const next = yield* newStore
-        assert.deepStrictEqual(yield* next.applied, Option.some(second))
-        yield* next.apply(second, changed)
-        yield* eventually(names(next), (found) => found.join() === "a,c,own", { within: "10 seconds" })
-      }).pipe(Effect.scoped))
+          // What somebody deleted or changed here is mended when the set is given again.
+          yield* kubectl("delete", "kp", "c", "-n", NAMESPACE)
+          const next = yield* newStore
+          assert.deepStrictEqual(yield* next.applied, Option.some(second))
+          yield* next.apply(second, changed)
+          yield* eventually(names(next), (found) => found.join() === "a,c,own", { within: "10 seconds" })
+        }).pipe(Effect.scoped))
 
-    it.effect("refuses what cannot run and keeps the rest; takes no set whose hash is another's", () =>
-      Effect.gen(function*() {
-        yield* install
-        const store = yield* newStore
-        const { apply } = yield* TestCluster
-        yield* apply({
-          apiVersion: "kubeprober.erda.cloud/v1",
-          kind: "Probe",
-          metadata: { name: "own", namespace: NAMESPACE },
-          spec: { checks: [{ name: "mine", use: "test.steady" }] }
-        })
-        const [, desired] = setOf({
-          fine: uses("test.steady"),
-          nowhere: uses("test.nowhere"),
-          never: { checks: [{ name: "it", use: "test.steady" }], policy: { cron: "0 0 30 2 *" } },
-          own: uses("test.brittle")
-        })
-        const [other] = setOf({})
-        const before = yield* store.applied
-        const mismatch = yield* Effect.flip(store.apply(other, desired))
-        assert.strictEqual(mismatch._tag, "HashMismatch")
-        assert.deepStrictEqual(yield* store.applied, before)
+      it.effect("refuses what cannot run and keeps the rest; takes no set whose hash is another's", () =>
+        Effect.gen(function*() {
+          yield* install
+          const store = yield* newStore
+          const { apply } = yield* TestCluster
+          yield* apply({
+            apiVersion: "kubeprober.erda.cloud/v1",
+            kind: "Probe",
+            metadata: { name: "own", namespace: NAMESPACE },
+            spec: { checks: [{ name: "mine", use: "test.steady" }] }
+          })
+          const [, desired] = setOf({
+            fine: uses("test.steady"),
+            nowhere: uses("test.nowhere"),
+            never: { checks: [{ name: "it", use: "test.steady" }], policy: { cron: "0 0 30 2 *" } },
+            own: uses("test.brittle")
+          })
+          const [other] = setOf({})
+          const before = yield* store.applied
+          const mismatch = yield* Effect.flip(store.apply(other, desired))
+          assert.strictEqual(mismatch._tag, "HashMismatch")
+          assert.deepStrictEqual(yield* store.applied, before)
 
-        const elsewhere = { namespace: "elsewhere", name: "away", spec: uses("test.steady") }
-        const whole = { ...desired, probes: [...desired.probes, elsewhere] }
-        const refused = yield* store.apply(hashOf(whole), whole)
-        const reasons = Object.fromEntries(refused.map(({ probe, reason }) => [probe.name, reason]))
-        assert.deepStrictEqual(Object.keys(reasons).toSorted(), ["away", "never", "nowhere", "own"])
-        assert.match(reasons["away"] ?? "", /namespace kubeprober alone/)
-        assert.match(reasons["never"] ?? "", /never comes/)
-        assert.match(reasons["nowhere"] ?? "", /test\.nowhere/)
-        assert.match(reasons["own"] ?? "", /made here by someone else/)
-        yield* eventually(names(store), (found) => found.join() === "fine,own", { within: "10 seconds" })
-      }).pipe(Effect.scoped))
-  })
+          const elsewhere = { namespace: "elsewhere", name: "away", spec: uses("test.steady") }
+          const whole = { ...desired, probes: [...desired.probes, elsewhere] }
+          const refused = yield* store.apply(hashOf(whole), whole)
+          const reasons = Object.fromEntries(refused.map(({ probe, reason }) => [probe.name, reason]))
+          assert.deepStrictEqual(Object.keys(reasons).toSorted(), ["away", "never", "nowhere", "own"])
+          assert.match(reasons["away"] ?? "", /namespace kubeprober alone/)
+          assert.match(reasons["never"] ?? "", /never comes/)
+          assert.match(reasons["nowhere"] ?? "", /test\.nowhere/)
+          assert.match(reasons["own"] ?? "", /made here by someone else/)
+          yield* eventually(names(store), (found) => found.join() === "fine,own", { within: "10 seconds" })
+        }).pipe(Effect.scoped))
+    }
+  )
 })

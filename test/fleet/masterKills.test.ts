@@ -57,79 +57,87 @@ const undelivered = (cluster: string): number =>
 
 const Kept = Schema.Struct({ key: Schema.String, received: Schema.Int })
 
-layer(TestCluster.layer({ name: "kills" }), { excludeTestServices: true, timeout: "120 seconds" })((it) => {
-  it.effect(`${KILLS} deaths of the master: every result is kept, and counted once`, () =>
-    Effect.gen(function*() {
-      const { kubeconfigPath: kubeconfig } = yield* LocalCluster
-      const master = yield* masterHost(folder)
-      const agentOf = (cluster: string, tokenFile?: string) =>
-        startAgent(master, { state: stateOf(cluster), kubeconfig, tokenFile })
-      const checks = [{ name: "health", use: "k8s.api.health" }, { name: "access", use: "k8s.self.access" }] as const
-      const every = (interval: string) => master.apply("fast", { clusterSelector: {}, checks, policy: { interval } })
+layer(TestCluster.layer({ name: "kills" }), { excludeTestServices: true, timeout: "120 seconds" })(
+  "on a real cluster",
+  (it) => {
+    it.effect(`${KILLS} deaths of the master: every result is kept, and counted once`, () =>
+      Effect.gen(function*() {
+        const { kubeconfigPath: kubeconfig } = yield* LocalCluster
+        const master = yield* masterHost(folder)
+        const agentOf = (cluster: string, tokenFile?: string) =>
+          startAgent(master, { state: stateOf(cluster), kubeconfig, tokenFile })
+        const checks = [{ name: "health", use: "k8s.api.health" }, { name: "access", use: "k8s.self.access" }] as const
+        const every = (interval: string) => master.apply("fast", { clusterSelector: {}, checks, policy: { interval } })
 
-      let serving = yield* master.start
-      for (const cluster of CLUSTERS) {
-        const agent = yield* agentOf(cluster, yield* master.add(cluster))
-        yield* said(agent, /registered/u)
-        yield* agent.stop
-        yield* noteResults(cluster)
-      }
-      yield* every("1s")
-      const agents = new Map(
-        yield* Effect.forEach(CLUSTERS, (cluster) => Effect.map(agentOf(cluster), (agent) => [cluster, agent] as const))
-      )
+        let serving = yield* master.start
+        for (const cluster of CLUSTERS) {
+          const agent = yield* agentOf(cluster, yield* master.add(cluster))
+          yield* said(agent, /registered/u)
+          yield* agent.stop
+          yield* noteResults(cluster)
+        }
+        yield* every("1s")
+        const agents = new Map(
+          yield* Effect.forEach(
+            CLUSTERS,
+            (cluster) => Effect.map(agentOf(cluster), (agent) => [cluster, agent] as const)
+          )
+        )
 
-      /** When the master was killed. */
-      const deaths: Array<number> = []
-      for (let kill = 0; kill < KILLS; kill++) {
-        // One agent a time dies as well and comes back at once; the others wait longer for a master that keeps dying.
-        const cluster = CLUSTERS[kill % CLUSTERS.length] ?? ""
-        yield* agents.get(cluster)?.kill ?? Effect.void
-        agents.set(cluster, yield* agentOf(cluster))
-        yield* Effect.sleep(yield* Random.nextIntBetween(100, 1_500))
-        yield* serving.kill
-        deaths.push(yield* Clock.currentTimeMillis)
-        serving = yield* master.start
-      }
+        /** When the master was killed. */
+        const deaths: Array<number> = []
+        for (let kill = 0; kill < KILLS; kill++) {
+          // One agent a time dies as well and comes back at once; the others wait longer for a master that keeps dying.
+          const cluster = CLUSTERS[kill % CLUSTERS.length] ?? ""
+          yield* agents.get(cluster)?.kill ?? Effect.void
+          agents.set(cluster, yield* agentOf(cluster))
+          yield* Effect.sleep(yield* Random.nextIntBetween(100, 1_500))
+          yield* serving.kill
+          deaths.push(yield* Clock.currentTimeMillis)
+          serving = yield* master.start
+        }
 
-      // Nothing new for an hour, and what is there is delivered.
-      yield* every("1h")
-      yield* Effect.forEach(CLUSTERS, (cluster) =>
-        eventually(
-          Effect.gen(function*() {
-            yield* agents.get(cluster)?.stop ?? Effect.void
-            const left = undelivered(cluster)
-            if (left === 0) return 0
-            const agent = yield* agentOf(cluster)
-            agents.set(cluster, agent)
-            yield* said(agent, /registered/u)
-            yield* Effect.sleep("1 second")
-            return left
-          }),
-          (left) => left === 0
-        ), { concurrency: "unbounded" })
-      yield* serving.stop
+        // Nothing new for an hour, and what is there is delivered.
+        yield* every("1h")
+        yield* Effect.forEach(CLUSTERS, (cluster) =>
+          eventually(
+            Effect.gen(function*() {
+              yield* agents.get(cluster)?.stop ?? Effect.void
+              const left = undelivered(cluster)
+              if (left === 0) {
+                return 0
+              }
+              const agent = yield* agentOf(cluster)
+              agents.set(cluster, agent)
+              yield* said(agent, /registered/u)
+              yield* Effect.sleep("1 second")
+              return left
+            }),
+            (left) => left === 0
+          ), { concurrency: "unbounded" })
+        yield* serving.stop
 
-      const history = join(master.state, "history.db")
-      const kept = query(
-        history,
-        `SELECT cluster || ' ' || run || ' ' || namespace || '/' || probe || ' ' || checker AS key, received
+        const history = join(master.state, "history.db")
+        const kept = query(
+          history,
+          `SELECT cluster || ' ' || run || ' ' || namespace || '/' || probe || ' ' || checker AS key, received
          FROM ledger JOIN cells ON cells.id = ledger.cell`,
-        Kept
-      )
-      const made = CLUSTERS.flatMap(madeBy)
-      assert.isAbove(made.length, 3 * KILLS)
-      assert.strictEqual(new Set(made).size, made.length, "no run has the name of another")
-      assert.deepStrictEqual(kept.map(({ key }) => key).toSorted(), made.toSorted())
-      // Those that were counted are as many: a delivery that came twice was counted once.
-      const [counted] = query(
-        history,
-        "SELECT sum(pass + info + \"unknown\" + warn + error) AS runs FROM rollups",
-        Schema.Struct({ runs: Schema.Int })
-      )
-      assert.strictEqual(counted?.runs, made.length)
-      // The deaths did come between deliveries, not all before or after them.
-      const lives = new Set(kept.map(({ received }) => deaths.filter((death) => death < received).length))
-      assert.isAbove(lives.size, KILLS / 2)
-    }), 240_000)
-})
+          Kept
+        )
+        const made = CLUSTERS.flatMap(madeBy)
+        assert.isAbove(made.length, 3 * KILLS)
+        assert.strictEqual(new Set(made).size, made.length, "no run has the name of another")
+        assert.deepStrictEqual(kept.map(({ key }) => key).toSorted(), made.toSorted())
+        // Those that were counted are as many: a delivery that came twice was counted once.
+        const [counted] = query(
+          history,
+          "SELECT sum(pass + info + \"unknown\" + warn + error) AS runs FROM rollups",
+          Schema.Struct({ runs: Schema.Int })
+        )
+        assert.strictEqual(counted?.runs, made.length)
+        // The deaths did come between deliveries, not all before or after them.
+        const lives = new Set(kept.map(({ received }) => deaths.filter((death) => death < received).length))
+        assert.isAbove(lives.size, KILLS / 2)
+      }), 240_000)
+  }
+)

@@ -112,7 +112,7 @@ const primary = Effect.fnUntraced(function*(...options: ReadonlyArray<string>) {
 })
 
 describe.concurrent("mw.mysql", () =>
-  layer(Data.layer, { excludeTestServices: true, timeout: "120 seconds" })((it) => {
+  layer(Data.layer, { excludeTestServices: true, timeout: "120 seconds" })("on a real server", (it) => {
     it.effect(
       healthy(mysql, "a primary and a replica, with no more rights than listed"),
       () =>

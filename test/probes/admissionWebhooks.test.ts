@@ -163,190 +163,196 @@ const until = (...wanted: ReadonlyArray<string>) =>
   )
 
 describe("k8s.admission.webhooks", () => {
-  layer(TestCluster.layer({ name: "webhooks" }), { excludeTestServices: true, timeout: "120 seconds" })((it) => {
-    it.effect(
-      healthy(
-        admissionWebhooks,
-        "passes with no rights but its needs, also under the restricted pod security standard, and stores nothing"
-      ),
-      () =>
-        Effect.gen(function*() {
-          const { kube, kubectl, run, userWith } = yield* TestCluster
-          yield* eventually(
-            Effect.option(kube.get(ServiceAccount, { name: "default", namespace: PROBE_NAMESPACE })),
-            ({ _tag }) => _tag === "Some"
-          )
-          yield* kubectl("label", "namespace", PROBE_NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
-          const server = yield* webhookServer
-          const report = yield* withConfiguration(
-            { clientConfig: { url: server.url, caBundle: server.caBundle } },
-            Effect.flatMap(userWith(admissionWebhooks.needs), (as) => run(admissionWebhooks, { as }))
-          )
-          assert.strictEqual(report.status, "PASS", report.message)
-          assert.include(report.message, "1 webhooks can be called")
-          assert.lengthOf((yield* kube.list(Pod, { namespace: PROBE_NAMESPACE })).items, 0)
-          const { items } = yield* kube.list(ConfigMap, { namespace: PROBE_NAMESPACE })
-          assert.deepStrictEqual(items.map(({ metadata }) => metadata.name), ["kube-root-ca.crt"])
-        })
-    )
+  layer(TestCluster.layer({ name: "webhooks" }), { excludeTestServices: true, timeout: "120 seconds" })(
+    "on a real cluster",
+    (it) => {
+      it.effect(
+        healthy(
+          admissionWebhooks,
+          "passes with no rights but its needs, also under the restricted pod security standard, and stores nothing"
+        ),
+        () =>
+          Effect.gen(function*() {
+            const { kube, kubectl, run, userWith } = yield* TestCluster
+            yield* eventually(
+              Effect.option(kube.get(ServiceAccount, { name: "default", namespace: PROBE_NAMESPACE })),
+              ({ _tag }) => _tag === "Some"
+            )
+            yield* kubectl("label", "namespace", PROBE_NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
+            const server = yield* webhookServer
+            const report = yield* withConfiguration(
+              { clientConfig: { url: server.url, caBundle: server.caBundle } },
+              Effect.flatMap(userWith(admissionWebhooks.needs), (as) => run(admissionWebhooks, { as }))
+            )
+            assert.strictEqual(report.status, "PASS", report.message)
+            assert.include(report.message, "1 webhooks can be called")
+            assert.lengthOf((yield* kube.list(Pod, { namespace: PROBE_NAMESPACE })).items, 0)
+            const { items } = yield* kube.list(ConfigMap, { namespace: PROBE_NAMESPACE })
+            assert.deepStrictEqual(items.map(({ metadata }) => metadata.name), ["kube-root-ca.crt"])
+          })
+      )
 
-    it.effect(
-      blind(admissionWebhooks, "ACCESS_MISSING", "is UNKNOWN without one of the rights it must have, and names it"),
-      () =>
-        Effect.gen(function*() {
-          const { run, userWith } = yield* TestCluster
-          for (const lacking of admissionWebhooks.needs) {
-            const as = yield* userWith(admissionWebhooks.needs.filter((need) => need !== lacking))
-            const report = yield* run(admissionWebhooks, { as })
-            if (lacking.optional) {
-              assert.strictEqual(report.status, "PASS", report.message)
-              continue
+      it.effect(
+        blind(admissionWebhooks, "ACCESS_MISSING", "is UNKNOWN without one of the rights it must have, and names it"),
+        () =>
+          Effect.gen(function*() {
+            const { run, userWith } = yield* TestCluster
+            for (const lacking of admissionWebhooks.needs) {
+              const as = yield* userWith(admissionWebhooks.needs.filter((need) => need !== lacking))
+              const report = yield* run(admissionWebhooks, { as })
+              if (lacking.optional) {
+                assert.strictEqual(report.status, "PASS", report.message)
+                continue
+              }
+              assert.strictEqual(`${report.status} ${report.code}`, "UNKNOWN ACCESS_MISSING")
+              assert.include(report.message, Needs.describe(lacking, PROBE_NAMESPACE))
             }
-            assert.strictEqual(`${report.status} ${report.code}`, "UNKNOWN ACCESS_MISSING")
-            assert.include(report.message, Needs.describe(lacking, PROBE_NAMESPACE))
-          }
-        })
-    )
+          })
+      )
 
-    it.effect(
-      faults(
-        admissionWebhooks,
-        "sees a webhook's Service missing, without its port, without ready endpoints, and back",
-        "WEBHOOK_BACKEND_DOWN",
-        "WEBHOOK_INEFFECTIVE",
-        "WEBHOOK_CA_MISSING"
-      ),
-      () =>
-        Effect.gen(function*() {
-          const { apply, kubectl, run } = yield* TestCluster
-          const authority = yield* Certificates.makeAuthority("webhook")
-          const service = (port: number) => ({
-            apiVersion: "v1",
-            kind: "Service",
-            metadata: { name: "guard", namespace: "default" },
-            spec: { ports: [{ port }] }
-          })
-          const endpoint = (ready: boolean) => ({
-            apiVersion: "discovery.k8s.io/v1",
-            kind: "EndpointSlice",
-            metadata: { name: "guard", namespace: "default", labels: { "kubernetes.io/service-name": "guard" } },
-            addressType: "IPv4",
-            endpoints: [{ addresses: ["10.1.2.3"], conditions: { ready } }],
-            ports: [{ port: 9443 }]
-          })
-          const clientConfig = { service: { namespace: "default", name: "guard" }, caBundle: base64(authority.cert) }
-          yield* withConfiguration(
-            { ...elsewhere, clientConfig },
-            Effect.gen(function*() {
-              const missing = yield* run(admissionWebhooks)
-              assert.strictEqual(`${missing.status} ${missing.code}`, "ERROR WEBHOOK_BACKEND_DOWN")
-              assert.include(missing.message, "guard.example.com")
-              assert.include(missing.message, "Service default/guard does not exist")
-              assert.deepStrictEqual(missing.findings[0]?.subject, {
-                kind: "ValidatingWebhookConfiguration",
-                name: "guard"
+      it.effect(
+        faults(
+          admissionWebhooks,
+          "sees a webhook's Service missing, without its port, without ready endpoints, and back",
+          "WEBHOOK_BACKEND_DOWN",
+          "WEBHOOK_INEFFECTIVE",
+          "WEBHOOK_CA_MISSING"
+        ),
+        () =>
+          Effect.gen(function*() {
+            const { apply, kubectl, run } = yield* TestCluster
+            const authority = yield* Certificates.makeAuthority("webhook")
+            const service = (port: number) => ({
+              apiVersion: "v1",
+              kind: "Service",
+              metadata: { name: "guard", namespace: "default" },
+              spec: { ports: [{ port }] }
+            })
+            const endpoint = (ready: boolean) => ({
+              apiVersion: "discovery.k8s.io/v1",
+              kind: "EndpointSlice",
+              metadata: { name: "guard", namespace: "default", labels: { "kubernetes.io/service-name": "guard" } },
+              addressType: "IPv4",
+              endpoints: [{ addresses: ["10.1.2.3"], conditions: { ready } }],
+              ports: [{ port: 9443 }]
+            })
+            const clientConfig = { service: { namespace: "default", name: "guard" }, caBundle: base64(authority.cert) }
+            yield* withConfiguration(
+              { ...elsewhere, clientConfig },
+              Effect.gen(function*() {
+                const missing = yield* run(admissionWebhooks)
+                assert.strictEqual(`${missing.status} ${missing.code}`, "ERROR WEBHOOK_BACKEND_DOWN")
+                assert.include(missing.message, "guard.example.com")
+                assert.include(missing.message, "Service default/guard does not exist")
+                assert.deepStrictEqual(missing.findings[0]?.subject, {
+                  kind: "ValidatingWebhookConfiguration",
+                  name: "guard"
+                })
+                yield* apply(service(8443))
+                assert.include((yield* run(admissionWebhooks)).message, "has no port 443")
+                yield* kubectl("delete", "service", "guard")
+                yield* apply(service(443))
+                assert.include((yield* run(admissionWebhooks)).message, "has no ready endpoint (0 not ready)")
+                yield* apply(endpoint(false))
+                assert.include((yield* run(admissionWebhooks)).message, "has no ready endpoint (1 not ready)")
+                yield* apply(configuration({ ...elsewhere, clientConfig, failurePolicy: "Ignore" }))
+                const ignored = yield* run(admissionWebhooks)
+                assert.deepStrictEqual(says(ignored), ["WARN WEBHOOK_INEFFECTIVE"])
+                assert.strictEqual(ignored.findings[0]?.subject?.name, "guard")
+                const { service: backend } = clientConfig
+                yield* apply(configuration({ ...elsewhere, clientConfig: { service: backend } }), endpoint(true))
+                const untrusted = yield* run(admissionWebhooks)
+                assert.deepStrictEqual(says(untrusted), ["WARN WEBHOOK_CA_MISSING"])
+                assert.strictEqual(untrusted.findings[0]?.subject?.name, "guard")
+                yield* apply(configuration({ ...elsewhere, clientConfig }))
+                assert.strictEqual((yield* run(admissionWebhooks)).status, "PASS")
               })
-              yield* apply(service(8443))
-              assert.include((yield* run(admissionWebhooks)).message, "has no port 443")
-              yield* kubectl("delete", "service", "guard")
-              yield* apply(service(443))
-              assert.include((yield* run(admissionWebhooks)).message, "has no ready endpoint (0 not ready)")
-              yield* apply(endpoint(false))
-              assert.include((yield* run(admissionWebhooks)).message, "has no ready endpoint (1 not ready)")
-              yield* apply(configuration({ ...elsewhere, clientConfig, failurePolicy: "Ignore" }))
-              const ignored = yield* run(admissionWebhooks)
-              assert.deepStrictEqual(says(ignored), ["WARN WEBHOOK_INEFFECTIVE"])
-              assert.strictEqual(ignored.findings[0]?.subject?.name, "guard")
-              const { service: backend } = clientConfig
-              yield* apply(configuration({ ...elsewhere, clientConfig: { service: backend } }), endpoint(true))
-              const untrusted = yield* run(admissionWebhooks)
-              assert.deepStrictEqual(says(untrusted), ["WARN WEBHOOK_CA_MISSING"])
-              assert.strictEqual(untrusted.findings[0]?.subject?.name, "guard")
-              yield* apply(configuration({ ...elsewhere, clientConfig }))
-              assert.strictEqual((yield* run(admissionWebhooks)).status, "PASS")
-            })
-          )
-          yield* kubectl("delete", "service/guard", "endpointslice/guard")
-        })
-    )
+            )
+            yield* kubectl("delete", "service/guard", "endpointslice/guard")
+          })
+      )
 
-    it.effect(
-      faults(
-        admissionWebhooks,
-        "feels a webhook that hangs, refuses or is dead, and names it",
-        "WEBHOOK_CALL_FAILED",
-        "ADMISSION_SLOW"
-      ),
-      () =>
-        Effect.gen(function*() {
-          const { run } = yield* TestCluster
-          const server = yield* webhookServer
-          const clientConfig = { url: server.url, caBundle: server.caBundle }
-          yield* withConfiguration(
-            { clientConfig, timeoutSeconds: 1 },
-            Effect.gen(function*() {
-              yield* server.answer({ allowed: true, delay: 5_000 })
-              const hangs = yield* until("ERROR WEBHOOK_CALL_FAILED")
-              assert.include(hangs.message, "a ConfigMap cannot be created, because webhook guard.example.com")
-              assert.strictEqual(hangs.findings[0]?.subject?.name, "guard")
-              yield* server.answer({ allowed: false, message: "not here" })
-              const refuses = yield* until("INFO DRY_RUN_REFUSED")
-              assert.include(refuses.message, "not here")
-              yield* server.answer({ allowed: true, delay: 500 })
-              const slow = yield* run(Probe.configure(admissionWebhooks, { slowAfter: "300ms" }))
-              assert.deepStrictEqual(says(slow), ["WARN ADMISSION_SLOW"])
-              assert.strictEqual(slow.findings[0]?.evidence?.["object"], "ConfigMap")
-              yield* server.answer({ allowed: true })
-              yield* until()
-            })
-          )
-          const closed = { url: "https://127.0.0.1:1", caBundle: server.caBundle }
-          const dead = yield* withConfiguration({ clientConfig: closed }, until("ERROR WEBHOOK_CALL_FAILED"))
-          assert.include(dead.message, "refused")
-          yield* until()
-        })
-    )
+      it.effect(
+        faults(
+          admissionWebhooks,
+          "feels a webhook that hangs, refuses or is dead, and names it",
+          "WEBHOOK_CALL_FAILED",
+          "ADMISSION_SLOW"
+        ),
+        () =>
+          Effect.gen(function*() {
+            const { run } = yield* TestCluster
+            const server = yield* webhookServer
+            const clientConfig = { url: server.url, caBundle: server.caBundle }
+            yield* withConfiguration(
+              { clientConfig, timeoutSeconds: 1 },
+              Effect.gen(function*() {
+                yield* server.answer({ allowed: true, delay: 5_000 })
+                const hangs = yield* until("ERROR WEBHOOK_CALL_FAILED")
+                assert.include(hangs.message, "a ConfigMap cannot be created, because webhook guard.example.com")
+                assert.strictEqual(hangs.findings[0]?.subject?.name, "guard")
+                yield* server.answer({ allowed: false, message: "not here" })
+                const refuses = yield* until("INFO DRY_RUN_REFUSED")
+                assert.include(refuses.message, "not here")
+                yield* server.answer({ allowed: true, delay: 500 })
+                const slow = yield* run(Probe.configure(admissionWebhooks, { slowAfter: "300ms" }))
+                assert.deepStrictEqual(says(slow), ["WARN ADMISSION_SLOW"])
+                assert.strictEqual(slow.findings[0]?.evidence?.["object"], "ConfigMap")
+                yield* server.answer({ allowed: true })
+                yield* until()
+              })
+            )
+            const closed = { url: "https://127.0.0.1:1", caBundle: server.caBundle }
+            const dead = yield* withConfiguration({ clientConfig: closed }, until("ERROR WEBHOOK_CALL_FAILED"))
+            assert.include(dead.message, "refused")
+            yield* until()
+          })
+      )
 
-    it.effect(
-      faults(
-        admissionWebhooks,
-        "warns of caBundles, scopes and timeouts that will hurt",
-        "WEBHOOK_CA_EXPIRING",
-        "WEBHOOK_CA_INVALID",
-        "WEBHOOK_TIMEOUT_LONG",
-        "WEBHOOK_UNSAFE_SCOPE"
-      ),
-      () =>
-        Effect.gen(function*() {
-          const authority = yield* Certificates.makeAuthority("webhook")
-          const ending = yield* authority.issue({ commonName: "ending", validFor: "1 minutes" })
-          const ended = yield* authority.issue({ commonName: "ended", validFor: "-1 minutes" })
-          const url = "https://127.0.0.1:1"
-          const bundle = (caBundle: string) => ({ ...elsewhere, clientConfig: { url, caBundle: base64(caBundle) } })
-          const told = (webhook: Readonly<Record<string, unknown>>, wanted: string) =>
-            Effect.tap(withConfiguration(webhook, until(wanted)), ({ findings }) =>
-              Effect.sync(() =>
-                assert.deepStrictEqual(findings[0]?.subject, { kind: "ValidatingWebhookConfiguration", name: "guard" })
-              ))
-          yield* told(bundle(ending.cert), "WARN WEBHOOK_CA_EXPIRING")
-          yield* told(bundle(ended.cert), "ERROR WEBHOOK_CA_INVALID")
-          yield* told({ ...bundle(ended.cert), failurePolicy: "Ignore" }, "WARN WEBHOOK_INEFFECTIVE")
-          yield* told({ ...bundle(authority.cert), timeoutSeconds: 30 }, "WARN WEBHOOK_TIMEOUT_LONG")
-          const nodes = { apiGroups: [""], apiVersions: ["v1"], operations: ["UPDATE"], resources: ["nodes"] }
-          const unsafe = yield* told({ ...bundle(authority.cert), rules: [nodes] }, "WARN WEBHOOK_UNSAFE_SCOPE")
-          assert.include(unsafe.message, "nodes")
-          yield* until()
-        })
-    )
+      it.effect(
+        faults(
+          admissionWebhooks,
+          "warns of caBundles, scopes and timeouts that will hurt",
+          "WEBHOOK_CA_EXPIRING",
+          "WEBHOOK_CA_INVALID",
+          "WEBHOOK_TIMEOUT_LONG",
+          "WEBHOOK_UNSAFE_SCOPE"
+        ),
+        () =>
+          Effect.gen(function*() {
+            const authority = yield* Certificates.makeAuthority("webhook")
+            const ending = yield* authority.issue({ commonName: "ending", validFor: "1 minutes" })
+            const ended = yield* authority.issue({ commonName: "ended", validFor: "-1 minutes" })
+            const url = "https://127.0.0.1:1"
+            const bundle = (caBundle: string) => ({ ...elsewhere, clientConfig: { url, caBundle: base64(caBundle) } })
+            const told = (webhook: Readonly<Record<string, unknown>>, wanted: string) =>
+              Effect.tap(withConfiguration(webhook, until(wanted)), ({ findings }) =>
+                Effect.sync(() =>
+                  assert.deepStrictEqual(findings[0]?.subject, {
+                    kind: "ValidatingWebhookConfiguration",
+                    name: "guard"
+                  })
+                ))
+            yield* told(bundle(ending.cert), "WARN WEBHOOK_CA_EXPIRING")
+            yield* told(bundle(ended.cert), "ERROR WEBHOOK_CA_INVALID")
+            yield* told({ ...bundle(ended.cert), failurePolicy: "Ignore" }, "WARN WEBHOOK_INEFFECTIVE")
+            yield* told({ ...bundle(authority.cert), timeoutSeconds: 30 }, "WARN WEBHOOK_TIMEOUT_LONG")
+            const nodes = { apiGroups: [""], apiVersions: ["v1"], operations: ["UPDATE"], resources: ["nodes"] }
+            const unsafe = yield* told({ ...bundle(authority.cert), rules: [nodes] }, "WARN WEBHOOK_UNSAFE_SCOPE")
+            assert.include(unsafe.message, "nodes")
+            yield* until()
+          })
+      )
 
-    it.effect(
-      blind(admissionWebhooks, "DRY_RUN_IMPOSSIBLE", "is UNKNOWN when there is no namespace to try in"),
-      () =>
-        Effect.gen(function*() {
-          const { run } = yield* TestCluster
-          const report = yield* run(admissionWebhooks, { namespace: "nowhere" })
-          assert.strictEqual(`${report.status} ${report.code}`, "UNKNOWN DRY_RUN_IMPOSSIBLE")
-        })
-    )
-  })
+      it.effect(
+        blind(admissionWebhooks, "DRY_RUN_IMPOSSIBLE", "is UNKNOWN when there is no namespace to try in"),
+        () =>
+          Effect.gen(function*() {
+            const { run } = yield* TestCluster
+            const report = yield* run(admissionWebhooks, { namespace: "nowhere" })
+            assert.strictEqual(`${report.status} ${report.code}`, "UNKNOWN DRY_RUN_IMPOSSIBLE")
+          })
+      )
+    }
+  )
 })

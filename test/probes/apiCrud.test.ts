@@ -107,367 +107,370 @@ const verdict = (check: Probe.AnyProbe | Probe.Check = apiCrud) =>
 const until = (said: string, check?: Probe.Check) => eventually(verdict(check), (answer) => answer.said === said)
 
 describe("k8s.api.crud", () => {
-  layer(TestCluster.layer({ name: "api-crud" }), { excludeTestServices: true, timeout: "120 seconds" })((it) => {
-    it.effect(
-      healthy(apiCrud, "passes on a healthy cluster with its declared needs alone, and leaves nothing"),
-      () =>
-        Effect.gen(function*() {
-          const { kube, run, userWith } = yield* TestCluster
-          const requests = yield* kube.requests
-          const report = yield* run(apiCrud)
-          assert.strictEqual(report.status, "PASS", report.message)
-          // Two for the pre-flight, seven of its own, one more deletion to be sure.
-          assert.isAtMost((yield* kube.requests) - requests, 10)
-          const minimal = yield* run(apiCrud, { as: yield* userWith(apiCrud.needs) })
-          assert.strictEqual(minimal.status, "PASS", minimal.message)
-          assert.deepStrictEqual(yield* leftovers, [])
-        })
-    )
-
-    it.effect("passes when a connection was cut once, and is ERROR when it is again", () =>
-      Effect.gen(function*() {
-        const { kube, run } = yield* TestCluster
-        const cutting = (times: number, kind: Unreachable["kind"]): Kube["Service"] => {
-          let cut = 0
-          return {
-            ...kube,
-            patch: (resource, ref, patch, options) =>
-              Effect.suspend(() =>
-                cut++ < times
-                  ? Effect.fail(
-                    new KubeError({
-                      cluster: kube.cluster,
-                      call: { verb: "patch", resource: resource.plural },
-                      reason: new Unreachable({ kind, detail: "ECONNRESET" })
-                    })
-                  )
-                  : kube.patch(resource, ref, patch, options)
-              )
-          }
-        }
-        for (const kind of ["reset", "refused"] as const) {
-          const once = yield* run(apiCrud, { as: cutting(1, kind) })
-          assert.strictEqual(once.status, "PASS", once.message)
-          const twice = yield* run(apiCrud, { as: cutting(2, kind) })
-          assert.strictEqual(`${twice.status} ${twice.code}`, "ERROR UPDATE_FAILED")
-        }
-        const slow = yield* run(apiCrud, { as: cutting(1, "timeout") })
-        assert.strictEqual(`${slow.status} ${slow.code}`, "ERROR UPDATE_FAILED")
-        assert.deepStrictEqual(yield* leftovers, [])
-      }))
-
-    it.effect(
-      blind(apiCrud, "ACCESS_MISSING", "is UNKNOWN with the rule that is missing"),
-      () =>
-        Effect.gen(function*() {
-          const { run, userWith } = yield* TestCluster
-          for (const lacking of apiCrud.needs) {
-            const user = yield* userWith(apiCrud.needs.filter((need) => need !== lacking))
-            const report = yield* run(apiCrud, { as: user })
-            assert.strictEqual(`${report.status} ${report.code}`, "UNKNOWN ACCESS_MISSING")
-            assert.include(report.message, Needs.describe(lacking, PROBE_NAMESPACE))
-          }
-          assert.deepStrictEqual(yield* leftovers, [])
-        })
-    )
-
-    it.effect(
-      blind(
-        apiCrud,
-        "NAMESPACE_MISSING",
-        blind(apiCrud, "NOT_ADMITTED", "is UNKNOWN without its namespace, and where a quota forbids its object")
-      ),
-      () =>
-        Effect.gen(function*() {
-          const { apply, kubectl, run } = yield* TestCluster
-          const missing = yield* run(apiCrud, { namespace: "nowhere" })
-          assert.strictEqual(`${missing.status} ${missing.code}`, "UNKNOWN NAMESPACE_MISSING")
-          yield* apply({
-            apiVersion: "v1",
-            kind: "ResourceQuota",
-            metadata: { name: "none", namespace: PROBE_NAMESPACE },
-            spec: { hard: { "count/configmaps": "0" } }
+  layer(TestCluster.layer({ name: "api-crud" }), { excludeTestServices: true, timeout: "120 seconds" })(
+    "on a real cluster",
+    (it) => {
+      it.effect(
+        healthy(apiCrud, "passes on a healthy cluster with its declared needs alone, and leaves nothing"),
+        () =>
+          Effect.gen(function*() {
+            const { kube, run, userWith } = yield* TestCluster
+            const requests = yield* kube.requests
+            const report = yield* run(apiCrud)
+            assert.strictEqual(report.status, "PASS", report.message)
+            // Two for the pre-flight, seven of its own, one more deletion to be sure.
+            assert.isAtMost((yield* kube.requests) - requests, 10)
+            const minimal = yield* run(apiCrud, { as: yield* userWith(apiCrud.needs) })
+            assert.strictEqual(minimal.status, "PASS", minimal.message)
+            assert.deepStrictEqual(yield* leftovers, [])
           })
-          yield* until("UNKNOWN NOT_ADMITTED")
-          yield* kubectl("delete", "resourcequota", "none", "-n", PROBE_NAMESPACE)
-          yield* until("PASS")
-        })
-    )
+      )
 
-    it.effect(
-      faults(
-        apiCrud,
-        "blames a webhook that is down, slow, or changes what is written, and passes when it is gone",
-        "WEBHOOK_FAILED",
-        "SLOW",
-        "WRITE_LOST",
-        "DELETE_FAILED"
-      ),
-      () =>
+      it.effect("passes when a connection was cut once, and is ERROR when it is again", () =>
         Effect.gen(function*() {
-          yield* Effect.scoped(Effect.gen(function*() {
-            const server = yield* webhookServer
-            yield* admitted("MutatingWebhookConfiguration", server)
-            yield* server.answer({ allowed: false, message: "no" })
-            yield* until("UNKNOWN NOT_ADMITTED")
-            yield* server.answer({ allowed: true, delay: 1_200 })
-            const slow = yield* until("WARN SLOW")
-            assert.match(slow.message, /create took 1s \d+ms \(limit 1s\)/)
-            yield* server.answer({ allowed: true, patch: [{ op: "replace", path: "/data/token", value: "other" }] })
-            assert.strictEqual((yield* until("ERROR WRITE_LOST")).subject?.kind, "ConfigMap")
-            yield* server.answer({
-              allowed: true,
-              patch: [{ op: "add", path: "/metadata/finalizers", value: ["test.example/stay"] }]
-            })
-            const stuck = yield* until("ERROR DELETE_FAILED", Probe.configure(apiCrud, { stepTimeout: "2s" }))
-            assert.include(stuck.message, "test.example/stay")
-            yield* server.answer({ allowed: true })
-            yield* until("PASS")
-          }))
-          const { kube, kubectl } = yield* TestCluster
-          for (const name of yield* leftovers) {
-            yield* kube.patch(ConfigMap, { name: name ?? "", namespace: PROBE_NAMESPACE }, {
-              metadata: { finalizers: null }
-            })
-          }
-          const gone = yield* Effect.scoped(webhookServer)
-          yield* Effect.scoped(Effect.gen(function*() {
-            yield* admitted("ValidatingWebhookConfiguration", gone)
-            const down = yield* until("ERROR WEBHOOK_FAILED")
-            assert.include(down.message, "crud.test.example")
-          }))
-          yield* until("PASS")
-          assert.notInclude(yield* kubectl("get", "configmaps", "-A"), "crud-")
-        })
-    )
-
-    it.effect(
-      fault(apiCrud, "ETCD_NO_SPACE", "says when etcd has no space, and passes when it has"),
-      () =>
-        Effect.gen(function*() {
-          const { cluster } = yield* TestCluster
-          yield* Effect.scoped(Effect.andThen(noSpace(cluster), until("ERROR ETCD_NO_SPACE")))
-          yield* until("PASS")
-        })
-    )
-
-    it.effect(
-      fault(apiCrud, "CREATE_FAILED", "is ERROR while etcd hangs, and what a lost create made is deleted"),
-      () =>
-        Effect.gen(function*() {
-          const { cluster, run } = yield* TestCluster
-          yield* cluster.components.etcd.pause
-          const running = yield* Effect.forkChild(run(Probe.configure(apiCrud, { stepTimeout: "1500ms" })))
-          // The time etcd hangs: longer than the step may take, shorter than the deletion may.
-          yield* Effect.ensuring(Effect.sleep("3 seconds"), cluster.components.etcd.resume)
-          const report = yield* Fiber.join(running)
-          assert.strictEqual(`${report.status} ${report.code}`, "ERROR CREATE_FAILED")
-          assert.strictEqual(report.findings[0]?.subject?.kind, "ConfigMap")
-          yield* eventually(leftovers, (names) => names.length === 0)
-          yield* until("PASS")
-        })
-    )
-
-    it.effect(
-      faults(
-        apiCrud,
-        "is ERROR when etcd begins to hang after the create or before the change, and passes when it goes on",
-        "READ_FAILED",
-        "UPDATE_FAILED"
-      ),
-      () =>
-        Effect.gen(function*() {
-          const { cluster: { components: { etcd } }, kube, run } = yield* TestCluster
-          // Deletions come when the verdict is there, so etcd hangs until then.
-          const until: Kube["Service"] = {
-            ...kube,
-            delete: (resource, ref, options) => Effect.andThen(etcd.resume, kube.delete(resource, ref, options))
-          }
-          const impatient = Probe.configure(apiCrud, { stepTimeout: "1500ms" })
-          const unread = yield* run(impatient, {
-            as: { ...until, get: (resource, ref) => Effect.andThen(etcd.pause, kube.get(resource, ref)) }
-          })
-          assert.strictEqual(`${unread.status} ${unread.code}`, "ERROR READ_FAILED")
-          assert.strictEqual(unread.findings[0]?.subject?.kind, "ConfigMap")
-          const unchanged = yield* run(impatient, {
-            as: {
-              ...until,
+          const { kube, run } = yield* TestCluster
+          const cutting = (times: number, kind: Unreachable["kind"]): Kube["Service"] => {
+            let cut = 0
+            return {
+              ...kube,
               patch: (resource, ref, patch, options) =>
-                Effect.andThen(etcd.pause, kube.patch(resource, ref, patch, options))
+                Effect.suspend(() =>
+                  cut++ < times
+                    ? Effect.fail(
+                      new KubeError({
+                        cluster: kube.cluster,
+                        call: { verb: "patch", resource: resource.plural },
+                        reason: new Unreachable({ kind, detail: "ECONNRESET" })
+                      })
+                    )
+                    : kube.patch(resource, ref, patch, options)
+                )
             }
-          })
-          assert.strictEqual(`${unchanged.status} ${unchanged.code}`, "ERROR UPDATE_FAILED")
-          assert.strictEqual(unchanged.findings[0]?.subject?.kind, "ConfigMap")
-          yield* eventually(verdict(), ({ said }) => said === "PASS")
+          }
+          for (const kind of ["reset", "refused"] as const) {
+            const once = yield* run(apiCrud, { as: cutting(1, kind) })
+            assert.strictEqual(once.status, "PASS", once.message)
+            const twice = yield* run(apiCrud, { as: cutting(2, kind) })
+            assert.strictEqual(`${twice.status} ${twice.code}`, "ERROR UPDATE_FAILED")
+          }
+          const slow = yield* run(apiCrud, { as: cutting(1, "timeout") })
+          assert.strictEqual(`${slow.status} ${slow.code}`, "ERROR UPDATE_FAILED")
           assert.deepStrictEqual(yield* leftovers, [])
-        })
-    )
+        }))
 
-    it.effect(
-      faults(
-        apiCrud,
-        "tells a watch that is cut, stays silent or comes late behind a proxy, and passes when it does not",
-        "WATCH_FAILED",
-        "WATCH_SILENT",
-        "WATCH_LAG"
-      ),
-      () =>
-        Effect.gen(function*() {
-          const { cluster, kube, run } = yield* TestCluster
-          const proxy = yield* TcpProxy.make(cluster.server)
-          const proxied = yield* KubeHttp.make(KubeConnection.make({
-            cluster: cluster.name,
-            server: proxy.server,
-            identity: {
-              tls: { ca: cluster.caCertPem, cert: cluster.adminCertPem, key: Redacted.make(cluster.adminKeyPem) }
+      it.effect(
+        blind(apiCrud, "ACCESS_MISSING", "is UNKNOWN with the rule that is missing"),
+        () =>
+          Effect.gen(function*() {
+            const { run, userWith } = yield* TestCluster
+            for (const lacking of apiCrud.needs) {
+              const user = yield* userWith(apiCrud.needs.filter((need) => need !== lacking))
+              const report = yield* run(apiCrud, { as: user })
+              assert.strictEqual(`${report.status} ${report.code}`, "UNKNOWN ACCESS_MISSING")
+              assert.include(report.message, Needs.describe(lacking, PROBE_NAMESPACE))
             }
-          }))
-          /** Watches through the proxy, to which something happens just before the change. */
-          const verdictWhen = (
-            happens: () => void,
-            config: { readonly stepTimeout?: string; readonly watchLag?: string }
-          ) =>
-            run(Probe.configure(apiCrud, config), {
-              as: {
-                ...kube,
-                watch: proxied.watch,
-                patch: (resource, ref, patch, options) =>
-                  eventually(Effect.sync(() => proxy.open()), (open) => open > 0).pipe(
-                    Effect.andThen(Effect.sync(happens)),
-                    Effect.andThen(kube.patch(resource, ref, patch, options))
-                  )
-              }
-            }).pipe(Effect.map(({ code, findings, status }) => [`${status} ${code}`, findings[0]?.subject?.kind]))
-          assert.deepStrictEqual(yield* verdictWhen(() => proxy.cut(), {}), ["ERROR WATCH_FAILED", "ConfigMap"])
-          assert.deepStrictEqual(
-            yield* verdictWhen(() => proxy.freeze(true), { stepTimeout: "1500ms" }),
-            ["ERROR WATCH_SILENT", "ConfigMap"]
-          )
-          proxy.cut()
-          proxy.freeze(false)
-          const late = yield* verdictWhen(() => proxy.lag(600), { watchLag: "300ms" })
-          assert.strictEqual(late[0], "WARN WATCH_LAG")
-          proxy.lag(0)
-          const [healed] = yield* verdictWhen(() => {}, { watchLag: "300ms" })
-          assert.strictEqual(healed, "PASS undefined")
-          assert.deepStrictEqual(yield* leftovers, [])
-        })
-    )
-
-    it.effect(
-      fault(apiCrud, "THROTTLED", "warns when the API server sheds its load, and passes when it does not"),
-      () =>
-        Effect.gen(function*() {
-          const { apply, kubectl, kubeAs, cluster, run } = yield* TestCluster
-          const user = "throttled"
-          yield* apply(
-            ...Roles.forNeeds(apiCrud.needs, { name: user, probeNamespace: PROBE_NAMESPACE }).flatMap((role) => [
-              role,
-              ...Roles.bindings([role], [{ kind: "User", name: user }])
-            ]),
-            {
-              apiVersion: "flowcontrol.apiserver.k8s.io/v1",
-              kind: "PriorityLevelConfiguration",
-              metadata: { name: user },
-              spec: { type: "Limited", limited: { nominalConcurrencyShares: 0, limitResponse: { type: "Reject" } } }
-            }
-          )
-          const as = yield* kubeAs(yield* cluster.issueClientCertificate({ user }))
-          yield* apply({
-            apiVersion: "flowcontrol.apiserver.k8s.io/v1",
-            kind: "FlowSchema",
-            metadata: { name: user },
-            spec: {
-              matchingPrecedence: 2,
-              priorityLevelConfiguration: { name: user },
-              rules: [{
-                subjects: [{ kind: "User", user: { name: user } }],
-                resourceRules: [{
-                  verbs: ["*"],
-                  apiGroups: ["*"],
-                  resources: ["configmaps"],
-                  namespaces: ["*"],
-                  clusterScope: true
-                }]
-              }]
-            }
+            assert.deepStrictEqual(yield* leftovers, [])
           })
-          const shed = yield* eventually(run(apiCrud, { as }), ({ status }) => status === "WARN")
-          assert.strictEqual(shed.code, "THROTTLED")
-          assert.strictEqual(shed.findings[0]?.subject?.kind, "ConfigMap")
-          yield* kubectl("delete", "flowschema,prioritylevelconfiguration", user)
-          yield* eventually(run(apiCrud, { as }), ({ status }) => status === "PASS")
-        })
-    )
+      )
 
-    it.effect("leaves nothing when it is interrupted at any of its requests", () =>
-      Effect.gen(function*() {
-        const { kube, run } = yield* TestCluster
-        // Pre-flight, create, get, patch, get, delete; the watch runs beside them.
-        for (let at = 1; at <= 6; at++) {
-          assert.isTrue(Exit.isFailure(yield* interruptAt(kube, at, (as) => run(apiCrud, { as }))), `request ${at}`)
-          assert.deepStrictEqual(yield* leftovers, [], `interrupted at request ${at}`)
-        }
-      }))
-
-    it.effect(
-      killed(apiCrud, "killed leaves an object that is swept when it has expired, not before"),
-      () =>
-        Effect.gen(function*() {
-          const { cluster } = yield* TestCluster
-          yield* Effect.scoped(Effect.gen(function*() {
-            const server = yield* webhookServer
-            // Holds the run up between create and delete.
-            yield* server.answer({ allowed: true, delay: 4_000 })
-            yield* admitted("ValidatingWebhookConfiguration", server, ["UPDATE"])
-            const process = yield* ProbeProcess.start(cluster, apiCrud, {
-              runId: "killed",
-              namespace: PROBE_NAMESPACE,
-              expiresInMillis: 6_000
+      it.effect(
+        blind(
+          apiCrud,
+          "NAMESPACE_MISSING",
+          blind(apiCrud, "NOT_ADMITTED", "is UNKNOWN without its namespace, and where a quota forbids its object")
+        ),
+        () =>
+          Effect.gen(function*() {
+            const { apply, kubectl, run } = yield* TestCluster
+            const missing = yield* run(apiCrud, { namespace: "nowhere" })
+            assert.strictEqual(`${missing.status} ${missing.code}`, "UNKNOWN NAMESPACE_MISSING")
+            yield* apply({
+              apiVersion: "v1",
+              kind: "ResourceQuota",
+              metadata: { name: "none", namespace: PROBE_NAMESPACE },
+              spec: { hard: { "count/configmaps": "0" } }
             })
-            yield* eventually(leftovers, (names) => names.length === 1, { every: "20 millis" })
-            assert.isTrue(yield* process.kill)
-          }))
-          assert.deepStrictEqual(yield* Sweeper.sweep({}), [])
-          const swept = yield* eventually(Sweeper.sweep({}), (done) => done.length > 0)
-          assert.deepStrictEqual(swept.map(({ error, kind, run }) => ({ error, kind, run })), [
-            { error: undefined, kind: "ConfigMap", run: "killed" }
-          ])
-          assert.deepStrictEqual(yield* leftovers, [])
-          assert.deepStrictEqual(yield* Sweeper.sweep({}), [])
-        })
-    )
+            yield* until("UNKNOWN NOT_ADMITTED")
+            yield* kubectl("delete", "resourcequota", "none", "-n", PROBE_NAMESPACE)
+            yield* until("PASS")
+          })
+      )
 
-    it.effect(
-      killed(apiCrud, "killed while it creates, changes or deletes, it leaves nothing after one sweep"),
-      () =>
-        Effect.gen(function*() {
-          const { cluster } = yield* TestCluster
-          const server = yield* webhookServer
-          for (const operation of ["CREATE", "UPDATE", "DELETE"]) {
-            yield* server.answer({ allowed: true, delay: 10_000 })
+      it.effect(
+        faults(
+          apiCrud,
+          "blames a webhook that is down, slow, or changes what is written, and passes when it is gone",
+          "WEBHOOK_FAILED",
+          "SLOW",
+          "WRITE_LOST",
+          "DELETE_FAILED"
+        ),
+        () =>
+          Effect.gen(function*() {
             yield* Effect.scoped(Effect.gen(function*() {
-              yield* admitted("ValidatingWebhookConfiguration", server, [operation])
+              const server = yield* webhookServer
+              yield* admitted("MutatingWebhookConfiguration", server)
+              yield* server.answer({ allowed: false, message: "no" })
+              yield* until("UNKNOWN NOT_ADMITTED")
+              yield* server.answer({ allowed: true, delay: 1_200 })
+              const slow = yield* until("WARN SLOW")
+              assert.match(slow.message, /create took 1s \d+ms \(limit 1s\)/)
+              yield* server.answer({ allowed: true, patch: [{ op: "replace", path: "/data/token", value: "other" }] })
+              assert.strictEqual((yield* until("ERROR WRITE_LOST")).subject?.kind, "ConfigMap")
+              yield* server.answer({
+                allowed: true,
+                patch: [{ op: "add", path: "/metadata/finalizers", value: ["test.example/stay"] }]
+              })
+              const stuck = yield* until("ERROR DELETE_FAILED", Probe.configure(apiCrud, { stepTimeout: "2s" }))
+              assert.include(stuck.message, "test.example/stay")
+              yield* server.answer({ allowed: true })
+              yield* until("PASS")
+            }))
+            const { kube, kubectl } = yield* TestCluster
+            for (const name of yield* leftovers) {
+              yield* kube.patch(ConfigMap, { name: name ?? "", namespace: PROBE_NAMESPACE }, {
+                metadata: { finalizers: null }
+              })
+            }
+            const gone = yield* Effect.scoped(webhookServer)
+            yield* Effect.scoped(Effect.gen(function*() {
+              yield* admitted("ValidatingWebhookConfiguration", gone)
+              const down = yield* until("ERROR WEBHOOK_FAILED")
+              assert.include(down.message, "crud.test.example")
+            }))
+            yield* until("PASS")
+            assert.notInclude(yield* kubectl("get", "configmaps", "-A"), "crud-")
+          })
+      )
+
+      it.effect(
+        fault(apiCrud, "ETCD_NO_SPACE", "says when etcd has no space, and passes when it has"),
+        () =>
+          Effect.gen(function*() {
+            const { cluster } = yield* TestCluster
+            yield* Effect.scoped(Effect.andThen(noSpace(cluster), until("ERROR ETCD_NO_SPACE")))
+            yield* until("PASS")
+          })
+      )
+
+      it.effect(
+        fault(apiCrud, "CREATE_FAILED", "is ERROR while etcd hangs, and what a lost create made is deleted"),
+        () =>
+          Effect.gen(function*() {
+            const { cluster, run } = yield* TestCluster
+            yield* cluster.components.etcd.pause
+            const running = yield* Effect.forkChild(run(Probe.configure(apiCrud, { stepTimeout: "1500ms" })))
+            // The time etcd hangs: longer than the step may take, shorter than the deletion may.
+            yield* Effect.ensuring(Effect.sleep("3 seconds"), cluster.components.etcd.resume)
+            const report = yield* Fiber.join(running)
+            assert.strictEqual(`${report.status} ${report.code}`, "ERROR CREATE_FAILED")
+            assert.strictEqual(report.findings[0]?.subject?.kind, "ConfigMap")
+            yield* eventually(leftovers, (names) => names.length === 0)
+            yield* until("PASS")
+          })
+      )
+
+      it.effect(
+        faults(
+          apiCrud,
+          "is ERROR when etcd begins to hang after the create or before the change, and passes when it goes on",
+          "READ_FAILED",
+          "UPDATE_FAILED"
+        ),
+        () =>
+          Effect.gen(function*() {
+            const { cluster: { components: { etcd } }, kube, run } = yield* TestCluster
+            // Deletions come when the verdict is there, so etcd hangs until then.
+            const until: Kube["Service"] = {
+              ...kube,
+              delete: (resource, ref, options) => Effect.andThen(etcd.resume, kube.delete(resource, ref, options))
+            }
+            const impatient = Probe.configure(apiCrud, { stepTimeout: "1500ms" })
+            const unread = yield* run(impatient, {
+              as: { ...until, get: (resource, ref) => Effect.andThen(etcd.pause, kube.get(resource, ref)) }
+            })
+            assert.strictEqual(`${unread.status} ${unread.code}`, "ERROR READ_FAILED")
+            assert.strictEqual(unread.findings[0]?.subject?.kind, "ConfigMap")
+            const unchanged = yield* run(impatient, {
+              as: {
+                ...until,
+                patch: (resource, ref, patch, options) =>
+                  Effect.andThen(etcd.pause, kube.patch(resource, ref, patch, options))
+              }
+            })
+            assert.strictEqual(`${unchanged.status} ${unchanged.code}`, "ERROR UPDATE_FAILED")
+            assert.strictEqual(unchanged.findings[0]?.subject?.kind, "ConfigMap")
+            yield* eventually(verdict(), ({ said }) => said === "PASS")
+            assert.deepStrictEqual(yield* leftovers, [])
+          })
+      )
+
+      it.effect(
+        faults(
+          apiCrud,
+          "tells a watch that is cut, stays silent or comes late behind a proxy, and passes when it does not",
+          "WATCH_FAILED",
+          "WATCH_SILENT",
+          "WATCH_LAG"
+        ),
+        () =>
+          Effect.gen(function*() {
+            const { cluster, kube, run } = yield* TestCluster
+            const proxy = yield* TcpProxy.make(cluster.server)
+            const proxied = yield* KubeHttp.make(KubeConnection.make({
+              cluster: cluster.name,
+              server: proxy.server,
+              identity: {
+                tls: { ca: cluster.caCertPem, cert: cluster.adminCertPem, key: Redacted.make(cluster.adminKeyPem) }
+              }
+            }))
+            /** Watches through the proxy, to which something happens just before the change. */
+            const verdictWhen = (
+              happens: () => void,
+              config: { readonly stepTimeout?: string; readonly watchLag?: string }
+            ) =>
+              run(Probe.configure(apiCrud, config), {
+                as: {
+                  ...kube,
+                  watch: proxied.watch,
+                  patch: (resource, ref, patch, options) =>
+                    eventually(Effect.sync(() => proxy.open()), (open) => open > 0).pipe(
+                      Effect.andThen(Effect.sync(happens)),
+                      Effect.andThen(kube.patch(resource, ref, patch, options))
+                    )
+                }
+              }).pipe(Effect.map(({ code, findings, status }) => [`${status} ${code}`, findings[0]?.subject?.kind]))
+            assert.deepStrictEqual(yield* verdictWhen(() => proxy.cut(), {}), ["ERROR WATCH_FAILED", "ConfigMap"])
+            assert.deepStrictEqual(
+              yield* verdictWhen(() => proxy.freeze(true), { stepTimeout: "1500ms" }),
+              ["ERROR WATCH_SILENT", "ConfigMap"]
+            )
+            proxy.cut()
+            proxy.freeze(false)
+            const late = yield* verdictWhen(() => proxy.lag(600), { watchLag: "300ms" })
+            assert.strictEqual(late[0], "WARN WATCH_LAG")
+            proxy.lag(0)
+            const [healed] = yield* verdictWhen(() => {}, { watchLag: "300ms" })
+            assert.strictEqual(healed, "PASS undefined")
+            assert.deepStrictEqual(yield* leftovers, [])
+          })
+      )
+
+      it.effect(
+        fault(apiCrud, "THROTTLED", "warns when the API server sheds its load, and passes when it does not"),
+        () =>
+          Effect.gen(function*() {
+            const { apply, kubectl, kubeAs, cluster, run } = yield* TestCluster
+            const user = "throttled"
+            yield* apply(
+              ...Roles.forNeeds(apiCrud.needs, { name: user, probeNamespace: PROBE_NAMESPACE }).flatMap((role) => [
+                role,
+                ...Roles.bindings([role], [{ kind: "User", name: user }])
+              ]),
+              {
+                apiVersion: "flowcontrol.apiserver.k8s.io/v1",
+                kind: "PriorityLevelConfiguration",
+                metadata: { name: user },
+                spec: { type: "Limited", limited: { nominalConcurrencyShares: 0, limitResponse: { type: "Reject" } } }
+              }
+            )
+            const as = yield* kubeAs(yield* cluster.issueClientCertificate({ user }))
+            yield* apply({
+              apiVersion: "flowcontrol.apiserver.k8s.io/v1",
+              kind: "FlowSchema",
+              metadata: { name: user },
+              spec: {
+                matchingPrecedence: 2,
+                priorityLevelConfiguration: { name: user },
+                rules: [{
+                  subjects: [{ kind: "User", user: { name: user } }],
+                  resourceRules: [{
+                    verbs: ["*"],
+                    apiGroups: ["*"],
+                    resources: ["configmaps"],
+                    namespaces: ["*"],
+                    clusterScope: true
+                  }]
+                }]
+              }
+            })
+            const shed = yield* eventually(run(apiCrud, { as }), ({ status }) => status === "WARN")
+            assert.strictEqual(shed.code, "THROTTLED")
+            assert.strictEqual(shed.findings[0]?.subject?.kind, "ConfigMap")
+            yield* kubectl("delete", "flowschema,prioritylevelconfiguration", user)
+            yield* eventually(run(apiCrud, { as }), ({ status }) => status === "PASS")
+          })
+      )
+
+      it.effect("leaves nothing when it is interrupted at any of its requests", () =>
+        Effect.gen(function*() {
+          const { kube, run } = yield* TestCluster
+          // Pre-flight, create, get, patch, get, delete; the watch runs beside them.
+          for (let at = 1; at <= 6; at++) {
+            assert.isTrue(Exit.isFailure(yield* interruptAt(kube, at, (as) => run(apiCrud, { as }))), `request ${at}`)
+            assert.deepStrictEqual(yield* leftovers, [], `interrupted at request ${at}`)
+          }
+        }))
+
+      it.effect(
+        killed(apiCrud, "killed leaves an object that is swept when it has expired, not before"),
+        () =>
+          Effect.gen(function*() {
+            const { cluster } = yield* TestCluster
+            yield* Effect.scoped(Effect.gen(function*() {
+              const server = yield* webhookServer
+              // Holds the run up between create and delete.
+              yield* server.answer({ allowed: true, delay: 4_000 })
+              yield* admitted("ValidatingWebhookConfiguration", server, ["UPDATE"])
               const process = yield* ProbeProcess.start(cluster, apiCrud, {
                 runId: "killed",
                 namespace: PROBE_NAMESPACE,
-                expiresInMillis: 0
+                expiresInMillis: 6_000
               })
-              yield* eventually(Effect.sync(() => server.waiting()), (waiting) => waiting > 0)
-              assert.isTrue(yield* process.kill, operation)
-              yield* server.answer({ allowed: true })
-              // The API server gives the request up when nobody waits for it.
-              yield* eventually(Effect.sync(() => server.waiting()), (waiting) => waiting === 0)
+              yield* eventually(leftovers, (names) => names.length === 1, { every: "20 millis" })
+              assert.isTrue(yield* process.kill)
             }))
-            const swept = yield* Sweeper.sweep({})
-            assert.deepStrictEqual(
-              swept.map(({ error }) => error),
-              operation === "CREATE" ? [] : [undefined],
-              operation
-            )
-            assert.deepStrictEqual(yield* leftovers, [], operation)
-          }
-        })
-    )
-  })
+            assert.deepStrictEqual(yield* Sweeper.sweep({}), [])
+            const swept = yield* eventually(Sweeper.sweep({}), (done) => done.length > 0)
+            assert.deepStrictEqual(swept.map(({ error, kind, run }) => ({ error, kind, run })), [
+              { error: undefined, kind: "ConfigMap", run: "killed" }
+            ])
+            assert.deepStrictEqual(yield* leftovers, [])
+            assert.deepStrictEqual(yield* Sweeper.sweep({}), [])
+          })
+      )
+
+      it.effect(
+        killed(apiCrud, "killed while it creates, changes or deletes, it leaves nothing after one sweep"),
+        () =>
+          Effect.gen(function*() {
+            const { cluster } = yield* TestCluster
+            const server = yield* webhookServer
+            for (const operation of ["CREATE", "UPDATE", "DELETE"]) {
+              yield* server.answer({ allowed: true, delay: 10_000 })
+              yield* Effect.scoped(Effect.gen(function*() {
+                yield* admitted("ValidatingWebhookConfiguration", server, [operation])
+                const process = yield* ProbeProcess.start(cluster, apiCrud, {
+                  runId: "killed",
+                  namespace: PROBE_NAMESPACE,
+                  expiresInMillis: 0
+                })
+                yield* eventually(Effect.sync(() => server.waiting()), (waiting) => waiting > 0)
+                assert.isTrue(yield* process.kill, operation)
+                yield* server.answer({ allowed: true })
+                // The API server gives the request up when nobody waits for it.
+                yield* eventually(Effect.sync(() => server.waiting()), (waiting) => waiting === 0)
+              }))
+              const swept = yield* Sweeper.sweep({})
+              assert.deepStrictEqual(
+                swept.map(({ error }) => error),
+                operation === "CREATE" ? [] : [undefined],
+                operation
+              )
+              assert.deepStrictEqual(yield* leftovers, [], operation)
+            }
+          })
+      )
+    }
+  )
 })

@@ -193,7 +193,7 @@ describe("k8s.api.health", () => {
     // Without a delay a server that ends answers nothing any more.
     extraFlags: { "kube-apiserver": ["--bind-address=0.0.0.0", "--shutdown-delay-duration=5s"] }
   })
-  layer(cluster, { excludeTestServices: true, timeout: "120 seconds" })((it) => {
+  layer(cluster, { excludeTestServices: true, timeout: "120 seconds" })("on a real server", (it) => {
     it.effect(healthy(apiHealth, "passes on a healthy cluster, and creates nothing"), () =>
       Effect.gen(function*() {
         const { kube, run } = yield* TestCluster

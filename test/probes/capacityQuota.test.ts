@@ -201,7 +201,7 @@ const CLUSTER = TestCluster.layer({
 })
 
 describe("k8s.capacity.quota", () => {
-  layer(CLUSTER, { excludeTestServices: true, timeout: "120 seconds" })((it) => {
+  layer(CLUSTER, { excludeTestServices: true, timeout: "120 seconds" })("on a real server", (it) => {
     it.effect(
       healthy(capacityQuota, "passes where there is room, with no rights but to read"),
       () =>

@@ -122,6 +122,7 @@ const second = Effect.map(TestCluster, ({ cluster }) => {
 
 describe("infra.clock.skew", () => {
   layer(TestCluster.layer({ name: "clock-skew", nodes: 2 }), { excludeTestServices: true, timeout: "180 seconds" })(
+    "on a real cluster",
     (it) => {
       it.effect(
         healthy(clockSkew, "passes on nodes whose kubelets renew, with no rights but to list and watch"),

@@ -89,213 +89,219 @@ const passes = Effect.gen(function*() {
 })
 
 describe("k8s.control.loops", () => {
-  layer(TestCluster.layer({ name: "control-loops" }), { excludeTestServices: true, timeout: "120 seconds" })((it) => {
-    it.effect(
-      healthy(controlLoops, "passes with its declared needs alone, and leaves nothing"),
-      () =>
-        Effect.gen(function*() {
-          const { kube, run, userWith } = yield* TestCluster
-          yield* eventually(run(controlLoops), (report) => verdict(report) === "PASS", { every: "500 millis" })
-          const requests = yield* kube.requests
-          const report = yield* run(controlLoops)
-          assert.strictEqual(verdict(report), "PASS", report.message)
-          // Two for the pre-flight, one for the deletion, and what the probe says it costs.
-          assert.isAtMost((yield* kube.requests) - requests, 14)
-          for (const optional of [true, false]) {
-            const minimal = yield* run(controlLoops, { as: yield* userWith(controlLoops.needs, { optional }) })
-            assert.strictEqual(verdict(minimal), "PASS", minimal.message)
-          }
-          yield* nothingLeft
-        })
-    )
-
-    it.effect("makes a pod that no node takes, which nothing is pulled for", () =>
-      Effect.gen(function*() {
-        const { cluster, kube } = yield* TestCluster
-        yield* Effect.scoped(Effect.gen(function*() {
-          yield* whilePaused(
-            ({ scheduler }) => scheduler,
-            Effect.gen(function*() {
-              yield* ProbeProcess.start(cluster, controlLoops, {
-                runId: "watched",
-                namespace: PROBE_NAMESPACE,
-                expiresInMillis: 600_000
-              })
-              const { items: [pod] } = yield* eventually(
-                kube.list(Pod, { labelSelector: `${RUN_LABEL}=watched` }),
-                ({ items }) => items.length === 1
-              )
-              assert.isDefined(pod?.metadata.annotations?.["kubeprober.io/expires-at"])
-              assert.isUndefined(pod?.spec.nodeName)
-            })
-          )
-          yield* nothingLeft
-        }))
-      }))
-
-    it.effect(
-      blind(controlLoops, "ACCESS_MISSING", "is UNKNOWN with the rule that is missing"),
-      () =>
-        Effect.gen(function*() {
-          const { run, userWith } = yield* TestCluster
-          for (const lacking of controlLoops.needs.filter(({ optional }) => !optional)) {
-            const as = yield* userWith(controlLoops.needs.filter((need) => need !== lacking))
-            const report = yield* run(controlLoops, { as })
-            assert.strictEqual(verdict(report), "UNKNOWN ACCESS_MISSING")
-            assert.include(report.message, Needs.describe(lacking, PROBE_NAMESPACE))
-          }
-          assert.deepStrictEqual(yield* leftovers, [])
-        })
-    )
-
-    blindToAll(it, controlLoops)
-
-    it.effect(
-      blind(controlLoops, "NAMESPACE_MISSING", "is UNKNOWN without its namespace"),
-      () =>
-        Effect.gen(function*() {
-          const { run } = yield* TestCluster
-          assert.strictEqual(verdict(yield* run(controlLoops, { namespace: "nowhere" })), "UNKNOWN NAMESPACE_MISSING")
-        })
-    )
-
-    it.effect(
-      blind(controlLoops, "NOT_ADMITTED", "is UNKNOWN where a quota forbids its Deployment or its pod"),
-      () =>
-        Effect.gen(function*() {
-          const { apply, kubectl, run } = yield* TestCluster
-          for (const resource of ["count/deployments.apps", "pods"]) {
-            yield* apply({
-              apiVersion: "v1",
-              kind: "ResourceQuota",
-              metadata: { name: "none", namespace: PROBE_NAMESPACE },
-              spec: { hard: { [resource]: "0" } }
-            })
-            yield* eventually(run(strict), (report) => verdict(report) === "UNKNOWN NOT_ADMITTED", {
-              every: "500 millis"
-            })
-            yield* kubectl("delete", "resourcequota", "none", "-n", PROBE_NAMESPACE)
-          }
-          yield* passes
-        })
-    )
-
-    it.effect(
-      fault(controlLoops, "REPLICA_SET_MISSING", "blames a controller manager that is stopped"),
-      () =>
-        Effect.gen(function*() {
-          const { run } = yield* TestCluster
-          const report = yield* whilePaused(({ controllerManager }) => controllerManager, run(strict))
-          assert.strictEqual(verdict(report), "ERROR REPLICA_SET_MISSING", report.message)
-          assert.deepStrictEqual(report.findings.map(({ subject }) => subject?.name), ["kube-controller-manager"])
-          assert.match(report.message, /kube-controller-manager did not act; its lease was renewed .* ago/)
-          yield* passes
-        })
-    )
-
-    it.effect(fault(controlLoops, "NOT_SCHEDULED", "blames a scheduler that is stopped"), () =>
-      Effect.gen(function*() {
-        const { run } = yield* TestCluster
-        const report = yield* whilePaused(({ scheduler }) => scheduler, run(strict))
-        assert.strictEqual(verdict(report), "ERROR NOT_SCHEDULED", report.message)
-        assert.deepStrictEqual(report.findings.map(({ subject }) => subject?.name), ["kube-scheduler"])
-        yield* passes
-      }))
-
-    it.effect(fault(controlLoops, "LEASE_LOST", "tells of both when both are stopped"), () =>
-      Effect.gen(function*() {
-        const { run } = yield* TestCluster
-        const report = yield* whilePaused(
-          ({ controllerManager }) => controllerManager,
-          whilePaused(
-            ({ scheduler }) => scheduler,
-            run(Probe.configure(controlLoops, { podErrorAfter: "5s", leaseWarnAfter: "3s", leaseErrorAfter: "3s" }))
-          )
-        )
-        assert.deepStrictEqual(report.findings.map(({ code, subject }) => `${code} ${subject?.name}`), [
-          "LEASE_LOST kube-scheduler",
-          "REPLICA_SET_MISSING kube-controller-manager"
-        ])
-        yield* passes
-      }))
-
-    for (
-      const [code, name, component] of [
-        ["POD_SLOW", "kube-controller-manager", "controllerManager"],
-        ["SCHEDULING_SLOW", "kube-scheduler", "scheduler"]
-      ] as const
-    ) {
+  layer(TestCluster.layer({ name: "control-loops" }), { excludeTestServices: true, timeout: "120 seconds" })(
+    "on a real cluster",
+    (it) => {
       it.effect(
-        fault(controlLoops, code, `warns of a ${name} that halts for two seconds at a time`),
+        healthy(controlLoops, "passes with its declared needs alone, and leaves nothing"),
         () =>
           Effect.gen(function*() {
-            const { cluster, run } = yield* TestCluster
-            const { pause, resume } = cluster.components[component]
-            // It halts for most of the time, so that a second look finds it as slow.
-            const halting = Effect.forever(
-              pause.pipe(
-                Effect.andThen(Effect.sleep("2 seconds")),
-                Effect.andThen(resume),
-                Effect.andThen(Effect.sleep("300 millis"))
-              )
+            const { kube, run, userWith } = yield* TestCluster
+            yield* eventually(run(controlLoops), (report) => verdict(report) === "PASS", { every: "500 millis" })
+            const requests = yield* kube.requests
+            const report = yield* run(controlLoops)
+            assert.strictEqual(verdict(report), "PASS", report.message)
+            // Two for the pre-flight, one for the deletion, and what the probe says it costs.
+            assert.isAtMost((yield* kube.requests) - requests, 14)
+            for (const optional of [true, false]) {
+              const minimal = yield* run(controlLoops, { as: yield* userWith(controlLoops.needs, { optional }) })
+              assert.strictEqual(verdict(minimal), "PASS", minimal.message)
+            }
+            yield* nothingLeft
+          })
+      )
+
+      it.effect("makes a pod that no node takes, which nothing is pulled for", () =>
+        Effect.gen(function*() {
+          const { cluster, kube } = yield* TestCluster
+          yield* Effect.scoped(Effect.gen(function*() {
+            yield* whilePaused(
+              ({ scheduler }) => scheduler,
+              Effect.gen(function*() {
+                yield* ProbeProcess.start(cluster, controlLoops, {
+                  runId: "watched",
+                  namespace: PROBE_NAMESPACE,
+                  expiresInMillis: 600_000
+                })
+                const { items: [pod] } = yield* eventually(
+                  kube.list(Pod, { labelSelector: `${RUN_LABEL}=watched` }),
+                  ({ items }) => items.length === 1
+                )
+                assert.isDefined(pod?.metadata.annotations?.["kubeprober.io/expires-at"])
+                assert.isUndefined(pod?.spec.nodeName)
+              })
             )
-            yield* pause
-            const report = yield* Effect.raceFirst(
-              run(Probe.configure(controlLoops, { podWarnAfter: "1s", scheduledWarnAfter: "1s" })),
-              Effect.orDie(halting)
-            ).pipe(Effect.ensuring(resume))
-            assert.strictEqual(verdict(report), `WARN ${code}`, report.message)
-            assert.deepStrictEqual(report.findings.map(({ subject }) => subject?.name), [name])
+            yield* nothingLeft
+          }))
+        }))
+
+      it.effect(
+        blind(controlLoops, "ACCESS_MISSING", "is UNKNOWN with the rule that is missing"),
+        () =>
+          Effect.gen(function*() {
+            const { run, userWith } = yield* TestCluster
+            for (const lacking of controlLoops.needs.filter(({ optional }) => !optional)) {
+              const as = yield* userWith(controlLoops.needs.filter((need) => need !== lacking))
+              const report = yield* run(controlLoops, { as })
+              assert.strictEqual(verdict(report), "UNKNOWN ACCESS_MISSING")
+              assert.include(report.message, Needs.describe(lacking, PROBE_NAMESPACE))
+            }
+            assert.deepStrictEqual(yield* leftovers, [])
+          })
+      )
+
+      blindToAll(it, controlLoops)
+
+      it.effect(
+        blind(controlLoops, "NAMESPACE_MISSING", "is UNKNOWN without its namespace"),
+        () =>
+          Effect.gen(function*() {
+            const { run } = yield* TestCluster
+            assert.strictEqual(verdict(yield* run(controlLoops, { namespace: "nowhere" })), "UNKNOWN NAMESPACE_MISSING")
+          })
+      )
+
+      it.effect(
+        blind(controlLoops, "NOT_ADMITTED", "is UNKNOWN where a quota forbids its Deployment or its pod"),
+        () =>
+          Effect.gen(function*() {
+            const { apply, kubectl, run } = yield* TestCluster
+            for (const resource of ["count/deployments.apps", "pods"]) {
+              yield* apply({
+                apiVersion: "v1",
+                kind: "ResourceQuota",
+                metadata: { name: "none", namespace: PROBE_NAMESPACE },
+                spec: { hard: { [resource]: "0" } }
+              })
+              yield* eventually(run(strict), (report) => verdict(report) === "UNKNOWN NOT_ADMITTED", {
+                every: "500 millis"
+              })
+              yield* kubectl("delete", "resourcequota", "none", "-n", PROBE_NAMESPACE)
+            }
             yield* passes
           })
       )
-    }
 
-    it.effect("leaves nothing when it is interrupted at any of its requests", () =>
-      Effect.gen(function*() {
-        const { kube, run } = yield* TestCluster
-        // Pre-flight, create, ReplicaSets, pods, pods, two leases, delete; some ask again.
-        for (let at = 1; at <= 7; at++) {
-          assert.isTrue(
-            Exit.isFailure(yield* interruptAt(kube, at, (as) => run(controlLoops, { as }))),
-            `request ${at}`
-          )
-          yield* nothingLeft
-        }
-      }))
+      it.effect(
+        fault(controlLoops, "REPLICA_SET_MISSING", "blames a controller manager that is stopped"),
+        () =>
+          Effect.gen(function*() {
+            const { run } = yield* TestCluster
+            const report = yield* whilePaused(({ controllerManager }) => controllerManager, run(strict))
+            assert.strictEqual(verdict(report), "ERROR REPLICA_SET_MISSING", report.message)
+            assert.deepStrictEqual(report.findings.map(({ subject }) => subject?.name), ["kube-controller-manager"])
+            assert.match(report.message, /kube-controller-manager did not act; its lease was renewed .* ago/)
+            yield* passes
+          })
+      )
 
-    it.effect(
-      killed(controlLoops, "leaves, killed at any stage, what one sweep removes"),
-      () =>
+      it.effect(
+        fault(controlLoops, "NOT_SCHEDULED", "blames a scheduler that is stopped"),
+        () =>
+          Effect.gen(function*() {
+            const { run } = yield* TestCluster
+            const report = yield* whilePaused(({ scheduler }) => scheduler, run(strict))
+            assert.strictEqual(verdict(report), "ERROR NOT_SCHEDULED", report.message)
+            assert.deepStrictEqual(report.findings.map(({ subject }) => subject?.name), ["kube-scheduler"])
+            yield* passes
+          })
+      )
+
+      it.effect(fault(controlLoops, "LEASE_LOST", "tells of both when both are stopped"), () =>
         Effect.gen(function*() {
-          const { cluster } = yield* TestCluster
-          // Stopped components hold a run up before it has its ReplicaSet, and before its pod is looked at.
-          for (
-            const [runId, component, reached] of [
-              ["killed-early", cluster.components.controllerManager, "Deployment"],
-              ["killed-late", cluster.components.scheduler, "Pod"]
-            ] as const
-          ) {
-            yield* Effect.scoped(Effect.gen(function*() {
-              yield* Effect.acquireRelease(component.pause, () => component.resume)
-              const process = yield* ProbeProcess.start(cluster, controlLoops, {
-                runId,
-                namespace: PROBE_NAMESPACE,
-                expiresInMillis: 3_000
-              })
-              yield* eventually(
-                made(reached, runId),
-                (count) => count === 1,
-                { every: "20 millis" }
+          const { run } = yield* TestCluster
+          const report = yield* whilePaused(
+            ({ controllerManager }) => controllerManager,
+            whilePaused(
+              ({ scheduler }) => scheduler,
+              run(Probe.configure(controlLoops, { podErrorAfter: "5s", leaseWarnAfter: "3s", leaseErrorAfter: "3s" }))
+            )
+          )
+          assert.deepStrictEqual(report.findings.map(({ code, subject }) => `${code} ${subject?.name}`), [
+            "LEASE_LOST kube-scheduler",
+            "REPLICA_SET_MISSING kube-controller-manager"
+          ])
+          yield* passes
+        }))
+
+      for (
+        const [code, name, component] of [
+          ["POD_SLOW", "kube-controller-manager", "controllerManager"],
+          ["SCHEDULING_SLOW", "kube-scheduler", "scheduler"]
+        ] as const
+      ) {
+        it.effect(
+          fault(controlLoops, code, `warns of a ${name} that halts for two seconds at a time`),
+          () =>
+            Effect.gen(function*() {
+              const { cluster, run } = yield* TestCluster
+              const { pause, resume } = cluster.components[component]
+              // It halts for most of the time, so that a second look finds it as slow.
+              const halting = Effect.forever(
+                pause.pipe(
+                  Effect.andThen(Effect.sleep("2 seconds")),
+                  Effect.andThen(resume),
+                  Effect.andThen(Effect.sleep("300 millis"))
+                )
               )
-              assert.isTrue(yield* process.kill)
-            }))
-            const swept = yield* eventually(Sweeper.sweep({}), (done) => done.length > 0)
-            assert.include(swept.map(({ kind, run }) => `${kind} ${run}`), `Deployment ${runId}`)
-            assert.isTrue(swept.every(({ error }) => error === undefined))
+              yield* pause
+              const report = yield* Effect.raceFirst(
+                run(Probe.configure(controlLoops, { podWarnAfter: "1s", scheduledWarnAfter: "1s" })),
+                Effect.orDie(halting)
+              ).pipe(Effect.ensuring(resume))
+              assert.strictEqual(verdict(report), `WARN ${code}`, report.message)
+              assert.deepStrictEqual(report.findings.map(({ subject }) => subject?.name), [name])
+              yield* passes
+            })
+        )
+      }
+
+      it.effect("leaves nothing when it is interrupted at any of its requests", () =>
+        Effect.gen(function*() {
+          const { kube, run } = yield* TestCluster
+          // Pre-flight, create, ReplicaSets, pods, pods, two leases, delete; some ask again.
+          for (let at = 1; at <= 7; at++) {
+            assert.isTrue(
+              Exit.isFailure(yield* interruptAt(kube, at, (as) => run(controlLoops, { as }))),
+              `request ${at}`
+            )
             yield* nothingLeft
           }
-        })
-    )
-  })
+        }))
+
+      it.effect(
+        killed(controlLoops, "leaves, killed at any stage, what one sweep removes"),
+        () =>
+          Effect.gen(function*() {
+            const { cluster } = yield* TestCluster
+            // Stopped components hold a run up before it has its ReplicaSet, and before its pod is looked at.
+            for (
+              const [runId, component, reached] of [
+                ["killed-early", cluster.components.controllerManager, "Deployment"],
+                ["killed-late", cluster.components.scheduler, "Pod"]
+              ] as const
+            ) {
+              yield* Effect.scoped(Effect.gen(function*() {
+                yield* Effect.acquireRelease(component.pause, () => component.resume)
+                const process = yield* ProbeProcess.start(cluster, controlLoops, {
+                  runId,
+                  namespace: PROBE_NAMESPACE,
+                  expiresInMillis: 3_000
+                })
+                yield* eventually(
+                  made(reached, runId),
+                  (count) => count === 1,
+                  { every: "20 millis" }
+                )
+                assert.isTrue(yield* process.kill)
+              }))
+              const swept = yield* eventually(Sweeper.sweep({}), (done) => done.length > 0)
+              assert.include(swept.map(({ kind, run }) => `${kind} ${run}`), `Deployment ${runId}`)
+              assert.isTrue(swept.every(({ error }) => error === undefined))
+              yield* nothingLeft
+            }
+          })
+      )
+    }
+  )
 })

@@ -81,121 +81,124 @@ const until = (wanted: string, config: typeof EventsStormConfig.Encoded = {}) =>
 const namespace = (name: string) => ({ apiVersion: "v1", kind: "Namespace", metadata: { name } })
 
 describe("k8s.events.storm", () => {
-  layer(TestCluster.layer({ name: "events" }), { excludeTestServices: true, timeout: "120 seconds" })((it) => {
-    it.effect(healthy(eventsStorm, "passes with no rights but to list events"), () =>
-      Effect.gen(function*() {
-        const { run, userWith } = yield* TestCluster
-        for (const optional of [true, false]) {
-          const report = yield* run(eventsStorm, { as: yield* userWith(eventsStorm.needs, { optional }) })
-          assert.strictEqual(verdict(report), "PASS", report.message)
-        }
-      }))
-
-    it.effect(
-      blind(eventsStorm, "ACCESS_MISSING", "the right to list events taken away"),
-      () =>
+  layer(TestCluster.layer({ name: "events" }), { excludeTestServices: true, timeout: "120 seconds" })(
+    "on a real cluster",
+    (it) => {
+      it.effect(healthy(eventsStorm, "passes with no rights but to list events"), () =>
         Effect.gen(function*() {
           const { run, userWith } = yield* TestCluster
-          const as = yield* userWith(eventsStorm.needs.filter(({ optional }) => optional))
-          const report = yield* run(eventsStorm, { as })
-          assert.strictEqual(verdict(report), "UNKNOWN ACCESS_MISSING")
-          assert.include(
-            report.message,
-            Needs.list("events", { group: "events.k8s.io" }).map((need) => Needs.describe(need)).join()
-          )
-        })
-    )
+          for (const optional of [true, false]) {
+            const report = yield* run(eventsStorm, { as: yield* userWith(eventsStorm.needs, { optional }) })
+            assert.strictEqual(verdict(report), "PASS", report.message)
+          }
+        }))
 
-    it.effect(
-      fault(
-        eventsStorm,
-        "EVENTS_BURST",
-        "a quota that lets a ReplicaSet create no pod, seen with limits of a small cluster"
-      ),
-      () =>
-        Effect.gen(function*() {
-          const { apply, kubectl } = yield* TestCluster
-          const small = { warn: 5, error: 1_000 }
-          yield* until("PASS", small)
-          yield* apply(
-            namespace("storm"),
-            {
-              apiVersion: "v1",
-              kind: "ResourceQuota",
-              metadata: { name: "none", namespace: "storm" },
-              spec: { hard: { pods: "0" } }
-            },
-            {
-              apiVersion: "apps/v1",
-              kind: "ReplicaSet",
-              metadata: { name: "web", namespace: "storm" },
-              spec: {
-                replicas: 3,
-                selector: { matchLabels: { app: "web" } },
-                template: {
-                  metadata: { labels: { app: "web" } },
-                  spec: { containers: [{ name: "main", image: "web" }] }
+      it.effect(
+        blind(eventsStorm, "ACCESS_MISSING", "the right to list events taken away"),
+        () =>
+          Effect.gen(function*() {
+            const { run, userWith } = yield* TestCluster
+            const as = yield* userWith(eventsStorm.needs.filter(({ optional }) => optional))
+            const report = yield* run(eventsStorm, { as })
+            assert.strictEqual(verdict(report), "UNKNOWN ACCESS_MISSING")
+            assert.include(
+              report.message,
+              Needs.list("events", { group: "events.k8s.io" }).map((need) => Needs.describe(need)).join()
+            )
+          })
+      )
+
+      it.effect(
+        fault(
+          eventsStorm,
+          "EVENTS_BURST",
+          "a quota that lets a ReplicaSet create no pod, seen with limits of a small cluster"
+        ),
+        () =>
+          Effect.gen(function*() {
+            const { apply, kubectl } = yield* TestCluster
+            const small = { warn: 5, error: 1_000 }
+            yield* until("PASS", small)
+            yield* apply(
+              namespace("storm"),
+              {
+                apiVersion: "v1",
+                kind: "ResourceQuota",
+                metadata: { name: "none", namespace: "storm" },
+                spec: { hard: { pods: "0" } }
+              },
+              {
+                apiVersion: "apps/v1",
+                kind: "ReplicaSet",
+                metadata: { name: "web", namespace: "storm" },
+                spec: {
+                  replicas: 3,
+                  selector: { matchLabels: { app: "web" } },
+                  template: {
+                    metadata: { labels: { app: "web" } },
+                    spec: { containers: [{ name: "main", image: "web" }] }
+                  }
                 }
               }
-            }
-          )
-          const burst = yield* until("WARN EVENTS_BURST", small)
-          assert.match(burst.message, /FailedCreate \d+ times; most of FailedCreate at ReplicaSet storm\/web/)
-          assert.deepStrictEqual(burst.findings[0]?.subject, { kind: "ReplicaSet", name: "web", namespace: "storm" })
-          yield* kubectl("delete", "namespace", "storm")
-          yield* until("PASS", small)
-        })
-    )
+            )
+            const burst = yield* until("WARN EVENTS_BURST", small)
+            assert.match(burst.message, /FailedCreate \d+ times; most of FailedCreate at ReplicaSet storm\/web/)
+            assert.deepStrictEqual(burst.findings[0]?.subject, { kind: "ReplicaSet", name: "web", namespace: "storm" })
+            yield* kubectl("delete", "namespace", "storm")
+            yield* until("PASS", small)
+          })
+      )
 
-    it.effect(
-      fault(
-        eventsStorm,
-        "EVENTS_STORM",
-        "a thousand failed mounts, written as kubelets write them, in both forms of events"
-      ),
-      () =>
-        Effect.gen(function*() {
-          const { apply, kubectl } = yield* TestCluster
-          const now = yield* DateTime.now
-          const minutesAgo = (minutes: number) => DateTime.subtract(now, { minutes })
-          const seconds = (time: DateTime.Utc) => `${DateTime.formatIso(time).slice(0, 19)}Z`
-          const regarding = { kind: "Pod", namespace: "default", name: "db-0" }
-          yield* apply({
-            apiVersion: "v1",
-            kind: "Event",
-            metadata: { name: "db-0.counted", namespace: "default" },
-            type: "Warning",
-            reason: "FailedMount",
-            message: "Unable to attach or mount volumes",
-            involvedObject: regarding,
-            count: 700,
-            firstTimestamp: seconds(minutesAgo(8)),
-            lastTimestamp: seconds(minutesAgo(1)),
-            source: { component: "kubelet" }
+      it.effect(
+        fault(
+          eventsStorm,
+          "EVENTS_STORM",
+          "a thousand failed mounts, written as kubelets write them, in both forms of events"
+        ),
+        () =>
+          Effect.gen(function*() {
+            const { apply, kubectl } = yield* TestCluster
+            const now = yield* DateTime.now
+            const minutesAgo = (minutes: number) => DateTime.subtract(now, { minutes })
+            const seconds = (time: DateTime.Utc) => `${DateTime.formatIso(time).slice(0, 19)}Z`
+            const regarding = { kind: "Pod", namespace: "default", name: "db-0" }
+            yield* apply({
+              apiVersion: "v1",
+              kind: "Event",
+              metadata: { name: "db-0.counted", namespace: "default" },
+              type: "Warning",
+              reason: "FailedMount",
+              message: "Unable to attach or mount volumes",
+              involvedObject: regarding,
+              count: 700,
+              firstTimestamp: seconds(minutesAgo(8)),
+              lastTimestamp: seconds(minutesAgo(1)),
+              source: { component: "kubelet" }
+            })
+            const burst = yield* until("WARN EVENTS_BURST")
+            assert.include(burst.message, "700 serious events in the last 10m (limit 200)")
+            yield* apply({
+              apiVersion: "events.k8s.io/v1",
+              kind: "Event",
+              metadata: { name: "db-0.series", namespace: "default" },
+              type: "Warning",
+              reason: "FailedAttachVolume",
+              action: "Attach",
+              note: "Multi-Attach error",
+              regarding,
+              eventTime: formatMicroTime(minutesAgo(8)),
+              series: { count: 400, lastObservedTime: formatMicroTime(minutesAgo(1)) },
+              reportingController: "attachdetach-controller",
+              reportingInstance: "controller-0"
+            })
+            const storm = yield* until("ERROR EVENTS_STORM")
+            assert.include(storm.message, "1100 serious events")
+            assert.include(storm.message, "FailedMount 700 times, FailedAttachVolume 400 times")
+            assert.deepStrictEqual(storm.findings[0]?.subject, regarding)
+            yield* kubectl("delete", "events", "--namespace=default", "--all")
+            yield* until("PASS")
           })
-          const burst = yield* until("WARN EVENTS_BURST")
-          assert.include(burst.message, "700 serious events in the last 10m (limit 200)")
-          yield* apply({
-            apiVersion: "events.k8s.io/v1",
-            kind: "Event",
-            metadata: { name: "db-0.series", namespace: "default" },
-            type: "Warning",
-            reason: "FailedAttachVolume",
-            action: "Attach",
-            note: "Multi-Attach error",
-            regarding,
-            eventTime: formatMicroTime(minutesAgo(8)),
-            series: { count: 400, lastObservedTime: formatMicroTime(minutesAgo(1)) },
-            reportingController: "attachdetach-controller",
-            reportingInstance: "controller-0"
-          })
-          const storm = yield* until("ERROR EVENTS_STORM")
-          assert.include(storm.message, "1100 serious events")
-          assert.include(storm.message, "FailedMount 700 times, FailedAttachVolume 400 times")
-          assert.deepStrictEqual(storm.findings[0]?.subject, regarding)
-          yield* kubectl("delete", "events", "--namespace=default", "--all")
-          yield* until("PASS")
-        })
-    )
-  })
+      )
+    }
+  )
 })

@@ -78,98 +78,103 @@ const held = (finalizers: ReadonlyArray<string>) => [
 ]
 
 describe("k8s.finalizers.stuck", () => {
-  layer(TestCluster.layer({ name: "finalizers" }), { excludeTestServices: true, timeout: "120 seconds" })((it) => {
-    it.effect(
-      healthy(finalizersStuck, "passes with no rights but to read, so it creates nothing"),
-      () =>
-        Effect.gen(function*() {
-          const { run, userWith } = yield* TestCluster
-          assert.isTrue(
-            finalizersStuck.needs.every((need) => need._tag === "ResourceNeed" && ["list", "watch"].includes(need.verb))
-          )
-          const report = yield* run(finalizersStuck, { as: yield* userWith(finalizersStuck.needs) })
-          assert.strictEqual(report.status, "PASS", report.message)
-        })
-    )
-
-    it.effect(
-      blind(finalizersStuck, "ACCESS_MISSING", "is UNKNOWN without one of its rights, and names it"),
-      () =>
-        Effect.gen(function*() {
-          const { run, userWith } = yield* TestCluster
-          for (const lacking of finalizersStuck.needs.filter((need) => !need.optional)) {
-            const as = yield* userWith(finalizersStuck.needs.filter((need) => need !== lacking))
-            const report = yield* run(finalizersStuck, { as })
-            assert.strictEqual(`${report.status} ${report.code}`, "UNKNOWN ACCESS_MISSING")
-            assert.include(report.message, Needs.describe(lacking))
-          }
-        })
-    )
-
-    blindToAll(it, finalizersStuck)
-
-    it.effect(
-      fault(
-        finalizersStuck,
-        "DELETION_STUCK",
-        "sees each kind held by a finalizer, names it, and passes when it is let go"
-      ),
-      () =>
-        Effect.gen(function*() {
-          const { apply, kubectl, run } = yield* TestCluster
-          yield* apply(...held([HOLD]))
-          assert.strictEqual((yield* run(finalizersStuck)).status, "PASS")
-          yield* kubectl("delete", "--wait=false", "namespace/held", "pv/held", "crd/things.kubeprober.test")
-          yield* kubectl("delete", "--wait=false", "--namespace=default", "pod/held", "pvc/held", "--grace-period=1")
-
-          const strict = Probe.configure(finalizersStuck, { infoAfter: "1ms", warnAfter: "1ms", errorAfter: "1s" })
-          const report = yield* eventually(
-            run(strict),
-            ({ findings }) =>
-              findings.filter(({ code, message }) => code === "DELETION_STUCK" && message.includes(HOLD)).length === 5
-          )
-          assert.strictEqual(report.status, "ERROR")
-          assert.deepStrictEqual(
-            report.findings.filter(({ code }) => code === "DELETION_STUCK").map(({ subject }) =>
-              `${subject?.kind} ${subject?.namespace ?? ""}/${subject?.name}`
+  layer(TestCluster.layer({ name: "finalizers" }), { excludeTestServices: true, timeout: "120 seconds" })(
+    "on a real cluster",
+    (it) => {
+      it.effect(
+        healthy(finalizersStuck, "passes with no rights but to read, so it creates nothing"),
+        () =>
+          Effect.gen(function*() {
+            const { run, userWith } = yield* TestCluster
+            assert.isTrue(
+              finalizersStuck.needs.every((need) =>
+                need._tag === "ResourceNeed" && ["list", "watch"].includes(need.verb)
+              )
             )
-              .sort(),
-            [
-              "CustomResourceDefinition /things.kubeprober.test",
-              "Namespace /held",
-              "PersistentVolume /held",
-              "PersistentVolumeClaim default/held",
-              "Pod default/held"
-            ]
-          )
-          const mention = yield* run(Probe.configure(finalizersStuck, { infoAfter: "1ms" }))
-          assert.strictEqual(`${mention.status} ${mention.code}`, "INFO DELETION_SLOW")
+            const report = yield* run(finalizersStuck, { as: yield* userWith(finalizersStuck.needs) })
+            assert.strictEqual(report.status, "PASS", report.message)
+          })
+      )
 
-          const release = ["--type=merge", "--patch={\"metadata\":{\"finalizers\":null}}"]
-          yield* Effect.forEach(
-            ["namespace/held", "pv/held", "crd/things.kubeprober.test", "pod/held", "pvc/held"],
-            (object) => kubectl("patch", "--namespace=default", object, ...release)
-          )
-          yield* eventually(run(strict), ({ status }) => status === "PASS")
-        })
-    )
+      it.effect(
+        blind(finalizersStuck, "ACCESS_MISSING", "is UNKNOWN without one of its rights, and names it"),
+        () =>
+          Effect.gen(function*() {
+            const { run, userWith } = yield* TestCluster
+            for (const lacking of finalizersStuck.needs.filter((need) => !need.optional)) {
+              const as = yield* userWith(finalizersStuck.needs.filter((need) => need !== lacking))
+              const report = yield* run(finalizersStuck, { as })
+              assert.strictEqual(`${report.status} ${report.code}`, "UNKNOWN ACCESS_MISSING")
+              assert.include(report.message, Needs.describe(lacking))
+            }
+          })
+      )
 
-    it.effect(
-      fault(finalizersStuck, "DELETION_LATE", "warns of one that a finalizer holds for a while"),
-      () =>
-        Effect.gen(function*() {
-          const { apply, kubectl, run } = yield* TestCluster
-          const [namespace = {}] = held([HOLD])
-          yield* apply(namespace)
-          yield* kubectl("delete", "--wait=false", "namespace/held")
-          const check = Probe.configure(finalizersStuck, { infoAfter: "1ms", warnAfter: "1ms" })
-          const late = yield* eventually(run(check), ({ code }) => code === "DELETION_LATE")
-          assert.strictEqual(late.status, "WARN")
-          assert.deepStrictEqual(late.findings[0]?.subject, { kind: "Namespace", name: "held" })
-          assert.include(late.message, HOLD)
-          yield* kubectl("patch", "namespace/held", "--type=merge", "--patch={\"metadata\":{\"finalizers\":null}}")
-          yield* eventually(run(check), ({ status }) => status === "PASS")
-        })
-    )
-  })
+      blindToAll(it, finalizersStuck)
+
+      it.effect(
+        fault(
+          finalizersStuck,
+          "DELETION_STUCK",
+          "sees each kind held by a finalizer, names it, and passes when it is let go"
+        ),
+        () =>
+          Effect.gen(function*() {
+            const { apply, kubectl, run } = yield* TestCluster
+            yield* apply(...held([HOLD]))
+            assert.strictEqual((yield* run(finalizersStuck)).status, "PASS")
+            yield* kubectl("delete", "--wait=false", "namespace/held", "pv/held", "crd/things.kubeprober.test")
+            yield* kubectl("delete", "--wait=false", "--namespace=default", "pod/held", "pvc/held", "--grace-period=1")
+
+            const strict = Probe.configure(finalizersStuck, { infoAfter: "1ms", warnAfter: "1ms", errorAfter: "1s" })
+            const report = yield* eventually(
+              run(strict),
+              ({ findings }) =>
+                findings.filter(({ code, message }) => code === "DELETION_STUCK" && message.includes(HOLD)).length === 5
+            )
+            assert.strictEqual(report.status, "ERROR")
+            assert.deepStrictEqual(
+              report.findings.filter(({ code }) => code === "DELETION_STUCK").map(({ subject }) =>
+                `${subject?.kind} ${subject?.namespace ?? ""}/${subject?.name}`
+              )
+                .sort(),
+              [
+                "CustomResourceDefinition /things.kubeprober.test",
+                "Namespace /held",
+                "PersistentVolume /held",
+                "PersistentVolumeClaim default/held",
+                "Pod default/held"
+              ]
+            )
+            const mention = yield* run(Probe.configure(finalizersStuck, { infoAfter: "1ms" }))
+            assert.strictEqual(`${mention.status} ${mention.code}`, "INFO DELETION_SLOW")
+
+            const release = ["--type=merge", "--patch={\"metadata\":{\"finalizers\":null}}"]
+            yield* Effect.forEach(
+              ["namespace/held", "pv/held", "crd/things.kubeprober.test", "pod/held", "pvc/held"],
+              (object) => kubectl("patch", "--namespace=default", object, ...release)
+            )
+            yield* eventually(run(strict), ({ status }) => status === "PASS")
+          })
+      )
+
+      it.effect(
+        fault(finalizersStuck, "DELETION_LATE", "warns of one that a finalizer holds for a while"),
+        () =>
+          Effect.gen(function*() {
+            const { apply, kubectl, run } = yield* TestCluster
+            const [namespace = {}] = held([HOLD])
+            yield* apply(namespace)
+            yield* kubectl("delete", "--wait=false", "namespace/held")
+            const check = Probe.configure(finalizersStuck, { infoAfter: "1ms", warnAfter: "1ms" })
+            const late = yield* eventually(run(check), ({ code }) => code === "DELETION_LATE")
+            assert.strictEqual(late.status, "WARN")
+            assert.deepStrictEqual(late.findings[0]?.subject, { kind: "Namespace", name: "held" })
+            assert.include(late.message, HOLD)
+            yield* kubectl("patch", "namespace/held", "--type=merge", "--patch={\"metadata\":{\"finalizers\":null}}")
+            yield* eventually(run(check), ({ status }) => status === "PASS")
+          })
+      )
+    }
+  )
 })

@@ -182,6 +182,7 @@ const strict = { notReadyAfter: "1s", leaseAge: "4s" }
 
 describe("k8s.node.readiness", () => {
   layer(TestCluster.layer({ name: "readiness", nodes: 2 }), { excludeTestServices: true, timeout: "180 seconds" })(
+    "on a real cluster",
     (it) => {
       it.effect(
         healthy(nodeReadiness, "passes with no rights but to read, so it creates nothing"),
@@ -357,7 +358,10 @@ describe("k8s.node.readiness", () => {
 })
 
 describe("k8s.node.readiness of a control plane alone", () => {
-  layer(TestCluster.layer({ name: "nodeless" }), { excludeTestServices: true, timeout: "120 seconds" })((it) => {
-    it.effect("mentions that there is no node", () => until("INFO NO_NODES"))
-  })
+  layer(TestCluster.layer({ name: "nodeless" }), { excludeTestServices: true, timeout: "120 seconds" })(
+    "on a real cluster",
+    (it) => {
+      it.effect("mentions that there is no node", () => until("INFO NO_NODES"))
+    }
+  )
 })

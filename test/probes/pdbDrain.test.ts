@@ -180,6 +180,7 @@ const evictionTag = Effect.map(eviction, (reason: KubeErrorReason | undefined) =
 
 describe("k8s.pdb.drain", () => {
   layer(TestCluster.layer({ name: "pdb-drain", nodes: 1 }), { excludeTestServices: true, timeout: "180 seconds" })(
+    "on a real cluster",
     (it) => {
       it.effect("does not apply where there is no budget", () => until("INFO NOT_APPLICABLE"))
 

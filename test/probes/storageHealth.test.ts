@@ -228,7 +228,7 @@ const CLUSTER = TestCluster.layer({
 })
 
 describe("k8s.storage.health", () => {
-  layer(CLUSTER, { excludeTestServices: true, timeout: "120 seconds" })((it) => {
+  layer(CLUSTER, { excludeTestServices: true, timeout: "120 seconds" })("on a real server", (it) => {
     it.effect(
       healthy(storageHealth, "passes with no rights but to read, with and without storage"),
       () =>

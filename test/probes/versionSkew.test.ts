@@ -86,153 +86,156 @@ describe("judging versions", () => {
 })
 
 describe("k8s.version.skew", () => {
-  layer(TestCluster.layer({ name: "version-skew" }), { excludeTestServices: true, timeout: "120 seconds" })((it) => {
-    const verdict = Effect.gen(function*() {
-      const { run } = yield* TestCluster
-      const report = yield* run(versionSkew)
-      return { said: report.code === undefined ? report.status : `${report.status} ${report.code}`, report }
-    })
-    const nodeWith = Effect.fnUntraced(function*(name: string, kubeletVersion: string) {
-      const { kube } = yield* TestCluster
-      yield* kube.apply(Node, { metadata: { name } })
-      yield* kube.applyStatus(Node, { metadata: { name }, status: { nodeInfo: { kubeletVersion } } })
-    })
-    const serverMinor = Effect.map(
-      TestCluster,
-      ({ cluster }) => Number(cluster.kubernetesVersion.split(".")[1])
-    )
-
-    it.effect("has nothing to compare without nodes, or while the first is joining", () =>
-      Effect.gen(function*() {
+  layer(TestCluster.layer({ name: "version-skew" }), { excludeTestServices: true, timeout: "120 seconds" })(
+    "on a real cluster",
+    (it) => {
+      const verdict = Effect.gen(function*() {
+        const { run } = yield* TestCluster
+        const report = yield* run(versionSkew)
+        return { said: report.code === undefined ? report.status : `${report.status} ${report.code}`, report }
+      })
+      const nodeWith = Effect.fnUntraced(function*(name: string, kubeletVersion: string) {
         const { kube } = yield* TestCluster
-        assert.strictEqual((yield* verdict).said, "INFO NOT_APPLICABLE")
-        yield* kube.create(Node, { metadata: { name: "joining" } })
-        assert.strictEqual((yield* verdict).said, "INFO NOT_APPLICABLE")
-      }))
+        yield* kube.apply(Node, { metadata: { name } })
+        yield* kube.applyStatus(Node, { metadata: { name }, status: { nodeInfo: { kubeletVersion } } })
+      })
+      const serverMinor = Effect.map(
+        TestCluster,
+        ({ cluster }) => Number(cluster.kubernetesVersion.split(".")[1])
+      )
 
-    it.effect(
-      healthy(
-        versionSkew,
-        blind(
+      it.effect("has nothing to compare without nodes, or while the first is joining", () =>
+        Effect.gen(function*() {
+          const { kube } = yield* TestCluster
+          assert.strictEqual((yield* verdict).said, "INFO NOT_APPLICABLE")
+          yield* kube.create(Node, { metadata: { name: "joining" } })
+          assert.strictEqual((yield* verdict).said, "INFO NOT_APPLICABLE")
+        }))
+
+      it.effect(
+        healthy(
           versionSkew,
-          "ACCESS_MISSING",
-          "passes with its declared needs alone, creates nothing, and is UNKNOWN without one of them"
-        )
-      ),
-      () =>
-        Effect.gen(function*() {
-          const { cluster, kube, kubectl, run, userWith } = yield* TestCluster
-          yield* nodeWith("a", `v${cluster.kubernetesVersion}`)
-          // Both give /version to every authenticated user by default.
-          yield* kubectl("delete", "clusterrolebinding", "system:public-info-viewer", "system:discovery")
-          const count = Effect.map(
-            Effect.all([kube.list(ConfigMap), kube.list(Namespace), kube.list(Pod)]),
-            (lists) => lists.map(({ items }) => items.length)
+          blind(
+            versionSkew,
+            "ACCESS_MISSING",
+            "passes with its declared needs alone, creates nothing, and is UNKNOWN without one of them"
           )
-          const user = yield* userWith(versionSkew.needs)
-          const before = yield* count
-          const passed = yield* run(versionSkew, { as: user })
-          assert.strictEqual(passed.status, "PASS", passed.message)
-          assert.deepStrictEqual(yield* count, before)
-          const required = yield* run(versionSkew, { as: yield* userWith(versionSkew.needs, { optional: false }) })
-          assert.strictEqual(required.status, "PASS", required.message)
-          for (const lacking of versionSkew.needs.filter((need) => !need.optional)) {
-            const refused = yield* run(versionSkew, {
-              as: yield* userWith(versionSkew.needs.filter((need) => need !== lacking))
-            })
-            assert.strictEqual(`${refused.status} ${refused.code}`, "UNKNOWN ACCESS_MISSING")
-            assert.include(refused.message, Needs.describe(lacking))
-          }
-        })
-    )
-
-    it.effect(
-      faults(
-        versionSkew,
-        "is ERROR for a kubelet that is too old or too new, and passes when the node is upgraded",
-        "KUBELET_TOO_OLD",
-        "KUBELET_NEWER",
-        "KUBELETS_MIXED"
-      ),
-      () =>
-        Effect.gen(function*() {
-          const { cluster, kubectl } = yield* TestCluster
-          const minor = yield* serverMinor
-          yield* nodeWith("b", `v1.${minor - 4}.2`)
-          const old = yield* verdict
-          assert.strictEqual(old.said, "ERROR KUBELET_TOO_OLD")
-          assert.deepStrictEqual(old.report.findings[0]?.subject, { kind: "Node", name: "b" })
-          assert.include(old.report.message, "4 minor versions older")
-          yield* nodeWith("b", `v1.${minor + 1}.0`)
-          const newer = yield* verdict
-          assert.strictEqual(newer.said, "ERROR KUBELET_NEWER")
-          assert.deepStrictEqual(newer.report.findings[0]?.subject, { kind: "Node", name: "b" })
-          yield* nodeWith("b", `v1.${minor - 1}.0`)
-          const mixed = yield* verdict
-          assert.strictEqual(mixed.said, "WARN KUBELETS_MIXED")
-          assert.include(mixed.report.message, `v1.${minor - 1}.0 on node b`)
-          yield* nodeWith("b", `v${cluster.kubernetesVersion}`)
-          assert.strictEqual((yield* verdict).said, "PASS")
-          yield* kubectl("delete", "node", "b")
-        })
-    )
-
-    it.effect(
-      blind(versionSkew, "VERSION_UNREADABLE", "is UNKNOWN about a kubelet whose version is none"),
-      () =>
-        Effect.gen(function*() {
-          const { kubectl } = yield* TestCluster
-          yield* nodeWith("odd", "built-by-hand")
-          const odd = yield* verdict
-          assert.deepInclude(odd.report.findings.map(({ code, status, subject }) => ({ code, status, subject })), {
-            code: "VERSION_UNREADABLE",
-            status: "UNKNOWN",
-            subject: { kind: "Node", name: "odd" }
+        ),
+        () =>
+          Effect.gen(function*() {
+            const { cluster, kube, kubectl, run, userWith } = yield* TestCluster
+            yield* nodeWith("a", `v${cluster.kubernetesVersion}`)
+            // Both give /version to every authenticated user by default.
+            yield* kubectl("delete", "clusterrolebinding", "system:public-info-viewer", "system:discovery")
+            const count = Effect.map(
+              Effect.all([kube.list(ConfigMap), kube.list(Namespace), kube.list(Pod)]),
+              (lists) => lists.map(({ items }) => items.length)
+            )
+            const user = yield* userWith(versionSkew.needs)
+            const before = yield* count
+            const passed = yield* run(versionSkew, { as: user })
+            assert.strictEqual(passed.status, "PASS", passed.message)
+            assert.deepStrictEqual(yield* count, before)
+            const required = yield* run(versionSkew, { as: yield* userWith(versionSkew.needs, { optional: false }) })
+            assert.strictEqual(required.status, "PASS", required.message)
+            for (const lacking of versionSkew.needs.filter((need) => !need.optional)) {
+              const refused = yield* run(versionSkew, {
+                as: yield* userWith(versionSkew.needs.filter((need) => need !== lacking))
+              })
+              assert.strictEqual(`${refused.status} ${refused.code}`, "UNKNOWN ACCESS_MISSING")
+              assert.include(refused.message, Needs.describe(lacking))
+            }
           })
-          yield* kubectl("delete", "node", "odd")
-          assert.strictEqual((yield* verdict).said, "PASS")
-        })
-    )
+      )
 
-    it.effect(
-      faults(
-        versionSkew,
-        "judges kube-proxy by the image its pods run, but not one that is ending",
-        "KUBE_PROXY_TOO_OLD",
-        "KUBE_PROXY_NEWER"
-      ),
-      () =>
-        Effect.gen(function*() {
-          const { cluster, kube, kubectl } = yield* TestCluster
-          const minor = yield* serverMinor
-          const proxy = (version: string) =>
-            kube.create(Pod, {
-              metadata: { name: "kube-proxy-a", namespace: "kube-system", labels: { "k8s-app": "kube-proxy" } },
-              spec: {
-                nodeName: "a",
-                automountServiceAccountToken: false,
-                containers: [{ name: "kube-proxy", image: `registry.k8s.io/kube-proxy:${version}` }]
-              }
+      it.effect(
+        faults(
+          versionSkew,
+          "is ERROR for a kubelet that is too old or too new, and passes when the node is upgraded",
+          "KUBELET_TOO_OLD",
+          "KUBELET_NEWER",
+          "KUBELETS_MIXED"
+        ),
+        () =>
+          Effect.gen(function*() {
+            const { cluster, kubectl } = yield* TestCluster
+            const minor = yield* serverMinor
+            yield* nodeWith("b", `v1.${minor - 4}.2`)
+            const old = yield* verdict
+            assert.strictEqual(old.said, "ERROR KUBELET_TOO_OLD")
+            assert.deepStrictEqual(old.report.findings[0]?.subject, { kind: "Node", name: "b" })
+            assert.include(old.report.message, "4 minor versions older")
+            yield* nodeWith("b", `v1.${minor + 1}.0`)
+            const newer = yield* verdict
+            assert.strictEqual(newer.said, "ERROR KUBELET_NEWER")
+            assert.deepStrictEqual(newer.report.findings[0]?.subject, { kind: "Node", name: "b" })
+            yield* nodeWith("b", `v1.${minor - 1}.0`)
+            const mixed = yield* verdict
+            assert.strictEqual(mixed.said, "WARN KUBELETS_MIXED")
+            assert.include(mixed.report.message, `v1.${minor - 1}.0 on node b`)
+            yield* nodeWith("b", `v${cluster.kubernetesVersion}`)
+            assert.strictEqual((yield* verdict).said, "PASS")
+            yield* kubectl("delete", "node", "b")
+          })
+      )
+
+      it.effect(
+        blind(versionSkew, "VERSION_UNREADABLE", "is UNKNOWN about a kubelet whose version is none"),
+        () =>
+          Effect.gen(function*() {
+            const { kubectl } = yield* TestCluster
+            yield* nodeWith("odd", "built-by-hand")
+            const odd = yield* verdict
+            assert.deepInclude(odd.report.findings.map(({ code, status, subject }) => ({ code, status, subject })), {
+              code: "VERSION_UNREADABLE",
+              status: "UNKNOWN",
+              subject: { kind: "Node", name: "odd" }
             })
-          const gone = kubectl("delete", "pod", "-n", "kube-system", "kube-proxy-a", "--grace-period=0", "--force")
-          yield* proxy(`v1.${minor - 4}.0`)
-          const old = yield* verdict
-          assert.strictEqual(old.said, "ERROR KUBE_PROXY_TOO_OLD")
-          assert.deepStrictEqual(old.report.findings[0]?.subject, { kind: "Node", name: "a" })
-          yield* gone
-          yield* proxy(`v1.${minor + 1}.0`)
-          const newer = yield* verdict
-          assert.strictEqual(newer.said, "ERROR KUBE_PROXY_NEWER")
-          assert.deepStrictEqual(newer.report.findings[0]?.subject, { kind: "Node", name: "a" })
-          // Nobody is there to end it: it stays, with a deletionTimestamp.
-          yield* kube.delete(Pod, { name: "kube-proxy-a", namespace: "kube-system" }, { gracePeriodSeconds: 600 })
-          assert.strictEqual((yield* verdict).said, "PASS")
-          yield* gone
-          yield* proxy(`v${cluster.kubernetesVersion}`)
-          const healed = yield* verdict
-          assert.strictEqual(healed.said, "PASS")
-          assert.include(healed.report.message, "1 kubelet and 1 kube-proxy")
-        })
-    )
-  })
+            yield* kubectl("delete", "node", "odd")
+            assert.strictEqual((yield* verdict).said, "PASS")
+          })
+      )
+
+      it.effect(
+        faults(
+          versionSkew,
+          "judges kube-proxy by the image its pods run, but not one that is ending",
+          "KUBE_PROXY_TOO_OLD",
+          "KUBE_PROXY_NEWER"
+        ),
+        () =>
+          Effect.gen(function*() {
+            const { cluster, kube, kubectl } = yield* TestCluster
+            const minor = yield* serverMinor
+            const proxy = (version: string) =>
+              kube.create(Pod, {
+                metadata: { name: "kube-proxy-a", namespace: "kube-system", labels: { "k8s-app": "kube-proxy" } },
+                spec: {
+                  nodeName: "a",
+                  automountServiceAccountToken: false,
+                  containers: [{ name: "kube-proxy", image: `registry.k8s.io/kube-proxy:${version}` }]
+                }
+              })
+            const gone = kubectl("delete", "pod", "-n", "kube-system", "kube-proxy-a", "--grace-period=0", "--force")
+            yield* proxy(`v1.${minor - 4}.0`)
+            const old = yield* verdict
+            assert.strictEqual(old.said, "ERROR KUBE_PROXY_TOO_OLD")
+            assert.deepStrictEqual(old.report.findings[0]?.subject, { kind: "Node", name: "a" })
+            yield* gone
+            yield* proxy(`v1.${minor + 1}.0`)
+            const newer = yield* verdict
+            assert.strictEqual(newer.said, "ERROR KUBE_PROXY_NEWER")
+            assert.deepStrictEqual(newer.report.findings[0]?.subject, { kind: "Node", name: "a" })
+            // Nobody is there to end it: it stays, with a deletionTimestamp.
+            yield* kube.delete(Pod, { name: "kube-proxy-a", namespace: "kube-system" }, { gracePeriodSeconds: 600 })
+            assert.strictEqual((yield* verdict).said, "PASS")
+            yield* gone
+            yield* proxy(`v${cluster.kubernetesVersion}`)
+            const healed = yield* verdict
+            assert.strictEqual(healed.said, "PASS")
+            assert.include(healed.report.message, "1 kubelet and 1 kube-proxy")
+          })
+      )
+    }
+  )
 })

@@ -429,6 +429,7 @@ const during = <A, E, R>(object: object, effect: Effect.Effect<A, E, R>) =>
 
 describe("k8s.workloads.health", () => {
   layer(TestCluster.layer({ name: "workloads", nodes: 2 }), { excludeTestServices: true, timeout: "180 seconds" })(
+    "on a real cluster",
     (it) => {
       it.effect(
         healthy(
