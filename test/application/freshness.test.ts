@@ -106,7 +106,7 @@ const live = TestCluster.layer({ name: "freshness" }).pipe(Layer.provideMerge(No
 describe("app.freshness", () => {
   layer(live, { excludeTestServices: true, timeout: "120 seconds" })((it) => {
     it.effect(
-      fault(freshness, "SOURCE_MISSING", "the CronJob is deleted, and no Job is left"),
+      fault(freshness, "SOURCE_MISSING", fault(freshness, "NEVER_MADE", "the CronJob is deleted, and no Job is left")),
       () =>
         Effect.gen(function*() {
           const { apply, kubectl } = yield* TestCluster

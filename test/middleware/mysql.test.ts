@@ -191,7 +191,11 @@ describe.concurrent("mw.mysql", () =>
     )
 
     it.effect(
-      fault(mysql, "REPLICA_BEHIND", "a replica whose tables are locked, then for longer"),
+      fault(
+        mysql,
+        "REPLICA_BEHIND",
+        fault(mysql, "REPLICA_FAR_BEHIND", "a replica whose tables are locked, then for longer")
+      ),
       () =>
         Effect.scoped(Effect.gen(function*() {
           const source = yield* primary()
@@ -273,7 +277,7 @@ describe.concurrent("mw.mysql", () =>
     )
 
     it.effect(
-      fault(mysql, "CONNECTION_FAILED", "the server stopped, and started again"),
+      fault(mysql, "CONNECTION_FAILED", fault(mysql, "NO_ANSWER", "the server stopped, and started again")),
       () =>
         Effect.scoped(Effect.gen(function*() {
           const server = yield* primary()

@@ -90,7 +90,11 @@ describe.concurrent("mw.postgres", () => {
   )
 
   it.live(
-    fault(postgres, "STANDBY_BEHIND", "replay paused on a standby, for longer and longer"),
+    fault(
+      postgres,
+      "STANDBY_BEHIND",
+      fault(postgres, "STANDBY_FAR_BEHIND", "replay paused on a standby, for longer and longer")
+    ),
     () =>
       Effect.scoped(Effect.gen(function*() {
         const primary = yield* PostgresServers.start()
@@ -212,7 +216,7 @@ describe.concurrent("mw.postgres", () => {
   )
 
   it.live(
-    fault(postgres, "CONNECTION_FAILED", "the server stopped, started again, and hung"),
+    fault(postgres, "CONNECTION_FAILED", fault(postgres, "NO_ANSWER", "the server stopped, started again, and hung")),
     () =>
       Effect.scoped(Effect.gen(function*() {
         const server = yield* PostgresServers.start()

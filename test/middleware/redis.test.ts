@@ -461,7 +461,7 @@ describe.concurrent("mw.redis on a master and replicas", () => {
   )
 
   it.live(
-    fault(redis, "SEVERAL_MASTERS", "a replica promoted by hand, and no master at all"),
+    fault(redis, "SEVERAL_MASTERS", fault(redis, "NO_MASTER", "a replica promoted by hand, and no master at all")),
     () =>
       Effect.scoped(Effect.gen(function*() {
         const master = yield* RedisServers.start()
@@ -597,7 +597,11 @@ describe.concurrent("mw.redis on a cluster", () => {
   )
 
   it.live(
-    fault(redis, "SLOTS_MISSING", "slots of a cluster taken from their node, and a node lost"),
+    fault(
+      redis,
+      "SLOTS_MISSING",
+      fault(redis, "CLUSTER_DOWN", "slots of a cluster taken from their node, and a node lost")
+    ),
     () =>
       Effect.scoped(Effect.gen(function*() {
         const nodes = yield* RedisServers.cluster(3)

@@ -324,7 +324,11 @@ describe("k8s.capacity.quota", () => {
     )
 
     it.effect(
-      fault(capacityQuota, "NODE_PODS_NEAR", "sees nodes fill up with pods, until the scheduler finds no place"),
+      fault(
+        capacityQuota,
+        "NODE_PODS_NEAR",
+        fault(capacityQuota, "NO_ROOM_FOR_PODS", "sees nodes fill up with pods, until the scheduler finds no place")
+      ),
       () =>
         Effect.gen(function*() {
           const { apply, kubectl } = yield* TestCluster

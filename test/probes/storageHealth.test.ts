@@ -354,7 +354,11 @@ describe("k8s.storage.health", () => {
     )
 
     it.effect(
-      fault(storageHealth, "ATTACH_FAILED", "sees an attachment whose status says so, written as its attacher would"),
+      fault(
+        storageHealth,
+        "ATTACH_FAILED",
+        fault(storageHealth, "DETACH_FAILED", "sees an attachment whose status says so, written as its attacher would")
+      ),
       () =>
         Effect.gen(function*() {
           const { apply, kubectl } = yield* TestCluster

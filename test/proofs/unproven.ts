@@ -5,6 +5,11 @@ export type Reasons = Readonly<Record<string, string>>
 
 /** By probe id, sorted. A reason for something that is proven is refused: it would be wrong. */
 export const unproven: Readonly<Record<string, Reasons>> = {
+  "infra.etcd": {
+    LEADERS_DIFFER: "members of one cluster that name two leaders would be a fault of etcd; judged alone",
+    NO_LEADER: "while a member has no leader its puts fail first, which is told as QUORUM_LOST; judged alone",
+    WRITE_LOST: "it takes an etcd that forgets what it has confirmed"
+  },
   "infra.node.baseline": {
     MODULE_MISSING: "nodes of tests share the kernel of the machine, whose modules are not a test's to load",
     SWAP_ON: "swap is the whole machine's; judged on what a node would tell",
@@ -14,6 +19,13 @@ export const unproven: Readonly<Record<string, Reasons>> = {
     EVENTS_NOT_ALL_READ: "takes more Events than a test should write",
     KERNEL_DAMAGED: "a bug of the kernel would be that of the whole machine, until its next boot; judged on its flags",
     MEMORY_ERRORS: "takes broken memory; judged on the counters"
+  },
+  "infra.node.resources": {
+    FILES_ALMOST_USED: "open files are counted for the whole machine, which no test may use up; judged alone",
+    FILES_USED: "open files are counted for the whole machine, which no test may use up; judged alone",
+    NODE_STALLED: "a machine that waits for memory or disks for minutes would break every other test; judged alone",
+    TASKS_ALMOST_USED: "tasks are counted for the whole machine, which no test may use up; judged alone",
+    TASKS_USED: "tasks are counted for the whole machine, which no test may use up; judged alone"
   },
   "infra.node.runtime": {
     CONTAINER_RUNTIME_MISSED: "a restart cannot be timed between two looks; judged on what a node would tell",
@@ -25,6 +37,14 @@ export const unproven: Readonly<Record<string, Reasons>> = {
     API_UNRELIABLE_FROM_NODE:
       "lost packets are sent again, so a share of losses fails no known share of requests; judged alone",
     TOKEN_REJECTED: "it takes an API server that does not know its own keys; judged alone"
+  },
+  "k8s.control.loops": {
+    POD_MISSING: "it takes a controller manager of which one controller is stopped; judged alone"
+  },
+  "k8s.dns.cluster": {
+    DNS_POD_PATH_FAILED:
+      "it takes a kubelet with a wrong clusterDNS, and nodes of tests are configured alike; judged alone",
+    DNS_STALE: "it takes a CoreDNS that answers and has lost its watch, which it mends by itself; judged alone"
   },
   "k8s.namespace.lifecycle": {
     NAMESPACE_DEFAULTS_SLOW:
@@ -51,5 +71,20 @@ export const unproven: Readonly<Record<string, Reasons>> = {
     NOT_STARTED: "the runtime's failures between sandbox and container cannot be made on one node alone",
     TERMINATING: "proven of k8s.node.sweep",
     UNREADY: "proven of k8s.node.sweep, which reads pods in the same way"
+  },
+  "mw.mysql": {
+    CERT_EXPIRED: "judged as in mw.redis and mw.postgres, where an expired certificate is shown by a real server",
+    WRITE_FAILED: "every real refusal that was made has a code of its own; judged alone",
+    WRITE_LOST: "it takes a server that forgets what it has confirmed; judged alone"
+  },
+  "mw.postgres": {
+    NOT_SERVING: "a server is starting or stopping too short a time to be met; judged alone",
+    WRITE_FAILED: "every real refusal that was made has a code of its own; judged alone",
+    WRITE_LOST: "it takes a server that forgets what it has confirmed; judged alone"
+  },
+  "mw.redis": {
+    MASTER_DEMOTED: "it is one moment of a failover; judged alone",
+    NOT_SERVING: "a server loads its data too short a time to be met; judged alone",
+    WRITE_LOST: "it takes a server that forgets what it has confirmed; judged alone"
   }
 }
