@@ -175,11 +175,16 @@ export const make = Effect.fn("Installation.make")(function*(options: { readonly
     metadata: { name: "kubeprober-agent-settings", namespace: NAMESPACE },
     data: { master: `https://${host}:${linkPort}` }
   })
+  // Before the agent, which at its start makes the key that the pods of node agents wait for.
+  if (cluster.nodes.length > 0) yield* kustomize("nodes")
   yield* kustomize("agent")
   // Faults are of the last node: the agent must live to tell them.
   const patch = { spec: { template: { spec: { nodeSelector: { "kubernetes.io/hostname": cluster.nodes[0]?.name } } } } }
   yield* kubectl("patch", "deployment", "kubeprober-agent", "-n", NAMESPACE, "-p", JSON.stringify(patch))
   yield* kubectl("rollout", "status", "deployment/kubeprober-agent", "-n", NAMESPACE, "--timeout=120s")
+  if (cluster.nodes.length > 0) {
+    yield* kubectl("rollout", "status", "daemonset/kubeprober-node", "-n", "kubeprober-nodes", "--timeout=300s")
+  }
   yield* eventually(
     fleet.matrix({ filter: {} }),
     ({ rows }) => rows.some(({ linked }) => linked),

@@ -1,5 +1,5 @@
 /** What is run in a soak: every probe of the catalogue that a profile permits and that needs no target of its own. */
-import { Duration, Option, Schema } from "effect"
+import { Duration } from "effect"
 import type { Check, ProbeSpec } from "../../src/domain/kinds/Probe.ts"
 import { type Profile, permits } from "../../src/domain/Profile.ts"
 import { catalogue } from "../../src/probes/Catalogue.ts"
@@ -10,12 +10,8 @@ export interface PlannedProbe {
   readonly spec: ProbeSpec
 }
 
-/** Probes of services that a cluster may not have say nothing without being told where they are. */
-const needsTarget = ({ config, id, layer }: AnyProbe): boolean =>
-  layer === "middleware" || id.startsWith("mw.") || Option.isNone(Schema.decodeUnknownOption(config)({}))
-
 export const probesOf = (profile: Profile): ReadonlyArray<AnyProbe> =>
-  catalogue.filter((probe) => permits(profile, probe.writes) && !needsTarget(probe))
+  catalogue.filter((probe) => permits(profile, probe.writes) && probe.asks === "cluster")
 
 /** The shortest interval that a Probe may have. */
 const SHORTEST = Duration.seconds(1)
