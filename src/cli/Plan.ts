@@ -1,6 +1,7 @@
 /** Which checks a call runs: the catalogue, a user's own module, or the `checks` of Probe manifests; then the filters. */
 import { Effect, FileSystem, Option, Path } from "effect"
 import { pathToFileURL } from "node:url"
+import { matches } from "../domain/NamePattern.ts"
 import * as FromSpec from "../probes/FromSpec.ts"
 import { type AnyProbe, type Check, toCheck } from "../probes/Probe.ts"
 import { Failure, closest } from "./Failure.ts"
@@ -59,9 +60,6 @@ export const loadModule = Effect.fn("Plan.loadModule")(function*(file: string) {
   }
   return probes.map(toCheck)
 })
-
-const matches = (pattern: string, id: string): boolean =>
-  pattern.endsWith("*") ? id.startsWith(pattern.slice(0, -1)) : pattern === id
 
 const unknownProbe = (pattern: string, known: ReadonlyArray<string>): Failure => {
   const near = closest(pattern, known)

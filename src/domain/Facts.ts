@@ -4,6 +4,7 @@
  * Keys are `family/name`. A cluster tells a fact, or that it has none (silence about a family it has looked at), or that it
  * could not look at a family at all: then nothing is said of that family for this cluster, in either direction.
  */
+import { matches } from "./NamePattern.ts"
 import { type Evidence, type Finding, MAX_EVIDENCE, type Report } from "./Report.ts"
 
 /** The code of findings that carry facts. They are PASS: a fact alone is no verdict. */
@@ -99,10 +100,6 @@ export const fromReport = (report: Pick<Report, "findings" | "truncated">): Fact
   }
 }
 
-/** Whether `pattern` means `key`: the same text, or one that ends with `*` and begins alike. */
-export const means = (pattern: string, key: string): boolean =>
-  pattern.endsWith("*") ? key.startsWith(pattern.slice(0, -1)) : pattern === key
-
 /** What differs from a baseline, and pinned facts that could not be looked at. Sorted by key. */
 export interface Compared {
   readonly deviations: ReadonlyArray<Deviation>
@@ -135,7 +132,7 @@ export const againstBaseline = (
   }
   for (const [key, actual] of facts.values) {
     if (pinned.has(key)) continue
-    const isClosed = closed.some((pattern) => means(pattern, key))
+    const isClosed = closed.some((pattern) => matches(pattern, key))
     if (isClosed) deviations.push({ key, expected: ABSENT, actual, critical: isCritical(key) })
     else if (families.has(familyOf(key))) deviations.push({ key, actual, critical: isCritical(key) })
   }

@@ -6,6 +6,7 @@
  * (https://kubernetes.io/docs/reference/access-authn-authz/rbac/).
  */
 import { Data } from "effect"
+import { matches } from "../domain/NamePattern.ts"
 
 /** Stands for the probe namespace, whose name is known only when a run starts. */
 export const probeNamespace: unique symbol = Symbol.for("kubeprober/probeNamespace")
@@ -120,6 +121,4 @@ export const covers = (need: Need, call: Call, probeNamespaceName: string): bool
 }
 
 /** Whether `need` covers a GET of `path`. */
-export const coversPath = (need: Need, path: string): boolean =>
-  need._tag === "PathNeed" &&
-  (need.path.endsWith("*") ? path.startsWith(need.path.slice(0, -1)) : need.path === path)
+export const coversPath = (need: Need, path: string): boolean => need._tag === "PathNeed" && matches(need.path, path)

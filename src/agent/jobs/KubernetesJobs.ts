@@ -10,12 +10,12 @@ import type { Finding, Report } from "../../domain/Report.ts"
 import { fromFindings } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
 import type { KubeError } from "../../infra/kube/KubeError.ts"
-import { make as makeResource } from "../../infra/kube/KubeResource.ts"
 import { Job } from "../../infra/kube/resources/batch.ts"
 import { Pod } from "../../infra/kube/resources/core.ts"
 import { Event } from "../../infra/kube/resources/events.ts"
 import { type JobRequest, JobRunner } from "../JobRunner.ts"
 import * as RunScratch from "../RunScratch.ts"
+import { WrittenSecret, randomToken } from "../runToken.ts"
 import { jobCodes, reported } from "./jobCodes.ts"
 import { TOKEN_KEY, jobManifest, namePrefix } from "./manifest.ts"
 import { type Ended, judge } from "./podVerdict.ts"
@@ -46,13 +46,6 @@ const POD_WITHIN = Duration.seconds(15)
 const LOG_LINES = 5
 const LOG_BYTES = 2048
 const LOG_WITHIN = "5 seconds"
-
-/** A Secret as we write it; nothing of it is read. */
-const Secret = makeResource({ kind: "Secret", plural: "secrets", scope: "Namespaced", fields: {} })
-
-const randomToken = Effect.sync(() =>
-  Redacted.make(Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString("base64url"), { label: "run token" })
-)
 
 /** What a watch has seen of the run's pod. */
 type Sight =
@@ -160,7 +153,7 @@ const make = Effect.fnUntraced(function*(options: KubernetesJobsOptions) {
         Job,
         jobManifest({ name, probe, template, configs, runId, timeout, reportUrl })
       )
-      yield* kube.create(Secret, {
+      yield* kube.create(WrittenSecret, {
         metadata: {
           name,
           namespace,

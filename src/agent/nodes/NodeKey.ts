@@ -7,12 +7,9 @@
 import { Context, Effect, FileSystem, Layer, Redacted, Ref, Schedule } from "effect"
 import { Kube } from "../../infra/kube/Kube.ts"
 import type { KubeError } from "../../infra/kube/KubeError.ts"
-import { make as makeResource } from "../../infra/kube/KubeResource.ts"
 import { KEY_BYTES } from "../../infra/tls/Psk.ts"
+import { WrittenSecret } from "../runToken.ts"
 import { NODE_AGENT_NAMESPACE, NODE_KEY_FIELD, NODE_KEY_FOLDER, NODE_KEY_SECRET } from "./nodeAgents.ts"
-
-/** A Secret as we write it; nothing of it is read. */
-const Secret = makeResource({ kind: "Secret", plural: "secrets", scope: "Namespaced", fields: {} })
 
 /** How soon node agents that were installed anew have the key again. */
 const AGAIN_EVERY = "5 minutes"
@@ -41,7 +38,7 @@ const make = Effect.fnUntraced(
     const found = yield* mounted
     const mine = Redacted.make(found ?? crypto.getRandomValues(new Uint8Array(KEY_BYTES)), { label: "node key" })
     const write = (namespace: string) =>
-      kube.apply(Secret, {
+      kube.apply(WrittenSecret, {
         metadata: {
           name: NODE_KEY_SECRET,
           namespace,

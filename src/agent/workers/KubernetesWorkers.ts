@@ -6,7 +6,6 @@
  */
 import { Clock, DateTime, Duration, Effect, Redacted, Ref, Result, Schedule, Schema, Stream } from "effect"
 import type { KubeError } from "../../infra/kube/KubeError.ts"
-import { make as makeResource } from "../../infra/kube/KubeResource.ts"
 import { ConfigMap, Pod } from "../../infra/kube/resources/core.ts"
 import { Event } from "../../infra/kube/resources/events.ts"
 import { RUN_LABEL } from "../../probes/Scratch.ts"
@@ -22,6 +21,7 @@ import {
   type Workers
 } from "../../probes/workers/Workers.ts"
 import type { RunScope } from "../RunScope.ts"
+import { WrittenSecret, randomToken } from "../runToken.ts"
 import { Envelope } from "./envelope.ts"
 import { ECHO_PORT, HTTP_PORT, TOKEN_KEY, type WorkerSettings, imageOf, workerPod } from "./manifest.ts"
 import { open } from "./seal.ts"
@@ -34,13 +34,6 @@ const POD_WITHIN = Duration.minutes(1)
 
 /** How long after the prober's own patience the cluster ends a pod by itself: only one whose prober died gets there. */
 const DEADLINE_GRACE = Duration.seconds(30)
-
-/** A Secret as we write it; nothing of it is read. */
-const Secret = makeResource({ kind: "Secret", plural: "secrets", scope: "Namespaced", fields: {} })
-
-const randomToken = Effect.sync(() =>
-  Redacted.make(Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString("base64url"), { label: "run token" })
-)
 
 const encodeEnvelope = Schema.encodeSync(Envelope)
 
@@ -97,7 +90,7 @@ export const make = (settings: WorkerSettings) =>
       const name = yield* scratch.name("worker")
       // Nobody lists Secrets, so the sweeper cannot find one: it goes with this, which it can.
       const { metadata: { uid = "" } } = yield* scratch.create(ConfigMap, { metadata: { name, namespace } })
-      yield* scratch.create(Secret, {
+      yield* scratch.create(WrittenSecret, {
         metadata: {
           name,
           namespace,

@@ -49,25 +49,19 @@ const echoTo = (socket: Socket, own: number) => (message: Buffer, from: { addres
   if (from.port !== own) socket.send(message, from.port, from.address)
 }
 
-const echoUdp = (port: number): Effect.Effect<Socket, ResponderError, Scope.Scope> =>
+const echoUdpOver = (type: "udp4" | "udp6", port: number): Effect.Effect<Socket, ResponderError, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.callback<Socket, ResponderError>((resume) => {
-      // Answers IPv4 too, where the machine maps its addresses.
-      const socket = createSocket({ type: "udp6" })
+      const socket = createSocket({ type })
       socket.once("error", (cause) => resume(Effect.fail(failureOf("UDP", port)(cause))))
       socket.on("message", echoTo(socket, port))
       socket.bind(port, () => resume(Effect.succeed(socket)))
-    }).pipe(Effect.catch(() => echoUdp4(port))),
+    }),
     (socket) => Effect.sync(() => socket.close())
   )
 
-const echoUdp4 = (port: number): Effect.Effect<Socket, ResponderError> =>
-  Effect.callback<Socket, ResponderError>((resume) => {
-    const socket = createSocket({ type: "udp4" })
-    socket.once("error", (cause) => resume(Effect.fail(failureOf("UDP", port)(cause))))
-    socket.on("message", echoTo(socket, port))
-    socket.bind(port, () => resume(Effect.succeed(socket)))
-  })
+/** IPv6 answers IPv4 too, where the machine maps its addresses; not every machine has it. */
+const echoUdp = (port: number) => Effect.catch(echoUdpOver("udp6", port), () => echoUdpOver("udp4", port))
 
 /** Answers for as long as the scope. `identity` is the body of `GET /`, as JSON. */
 export const serve = Effect.fn("Responder.serve")(function*(options: {

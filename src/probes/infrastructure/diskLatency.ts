@@ -3,29 +3,26 @@
  *
  * A pod on each node writes as a database does: little, and waiting each time until it is on the disk.
  */
-import { Duration, Effect, Result, Schema } from "effect"
+import { Duration, Effect, Schema } from "effect"
 import { DurationString } from "../../domain/Duration.ts"
 import type { Finding } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
 import { Node } from "../../infra/kube/resources/core.ts"
-import { findingOfWorkerFault } from "../Attempt.ts"
-import { checkerCodes } from "../CheckerCodes.ts"
 import * as Codes from "../Codes.ts"
 import * as Needs from "../Needs.ts"
 import * as Outcome from "../Outcome.ts"
 import * as Probe from "../Probe.ts"
 import { Count, setting } from "../Setting.ts"
+import { gather } from "../workers/Gather.ts"
 import { sample, usable } from "../workers/SampleNodes.ts"
 import { diskCommits } from "../workers/tasks/diskCommits.ts"
-import { WorkerFault, Workers, needs as workerNeeds } from "../workers/Workers.ts"
+import { Workers, needs as workerNeeds } from "../workers/Workers.ts"
 
 /** The folder of worker pods that is on their node's disk (an `emptyDir`). */
 const FOLDER = "/tmp"
 
 /** As etcd's own benchmark of a disk: small blocks, each committed (https://etcd.io/docs/v3.5/op-guide/hardware/#disks). */
 const BYTES = 4096
-
-const AT_ONCE = 10
 
 export const DiskLatencyConfig = Schema.Struct({
   slow: setting(DurationString, {
@@ -98,30 +95,17 @@ export const diskLatency = Probe.make("infra.disk.latency", {
     const names = yield* sample(usable(items), config.nodes)
     if (names.length === 0) return Outcome.make("", [codes.NO_NODE({ message: "no node can run a pod now" })])
     const input = { folder: FOLDER, times: config.commits, bytes: BYTES }
-    const results = yield* Effect.forEach(names, (node) =>
-      workers.run(diskCommits, input, { node, name: "disk" }).pipe(
-        Effect.map((worked) => ({ node, worked })),
-        Effect.result
-      ), { concurrency: AT_ONCE })
-    const findings: Array<Finding> = []
-    const measured: Array<number> = []
-    for (const result of results) {
-      if (Result.isSuccess(result)) {
-        const { node, worked: { output } } = result.success
-        measured.push(output.p99)
-        const finding = judge(config, node, output)
-        if (finding !== undefined) findings.push(finding)
-      } else if (result.failure instanceof WorkerFault) findings.push(findingOfWorkerFault(result.failure))
-      else return yield* result.failure
-    }
-    if (measured.length === 0 && findings.length === 0) {
-      findings.push(checkerCodes.CHECKER_FAILED({ message: "no disk was measured" }))
-    }
+    const { blind, done } = yield* gather(
+      names.map((node) =>
+        Effect.map(workers.run(diskCommits, input, { node, name: "disk" }), ({ output }) => ({ node, output }))
+      )
+    )
+    const findings = done.flatMap(({ node, output }) => judge(config, node, output) ?? [])
     return Outcome.make(
-      `${measured.length} of ${items.length} nodes commit 4 KiB within ${
-        Math.round(Math.max(0, ...measured) * 10) / 10
+      `${done.length} of ${items.length} nodes commit 4 KiB within ${
+        Math.round(Math.max(0, ...done.map(({ output }) => output.p99)) * 10) / 10
       } ms (99th percentile)`,
-      findings
+      [...findings, ...blind]
     )
   })
 })

@@ -4,12 +4,11 @@
  * On each node one pod echoes, and one asks those of all nodes, its own too: what does not answer its own node is no fault
  * of the network between nodes. The matrix of who reached whom tells a node that is cut off from a path that is broken.
  */
-import { Duration, Effect, Result, Schema } from "effect"
+import { Duration, Effect, Schema } from "effect"
 import { DurationString } from "../../domain/Duration.ts"
 import type { Finding, Subject } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
 import { Node } from "../../infra/kube/resources/core.ts"
-import { findingOfWorkerFault } from "../Attempt.ts"
 import { checkerCodes } from "../CheckerCodes.ts"
 import * as Codes from "../Codes.ts"
 import * as Hysteresis from "../Hysteresis.ts"
@@ -17,12 +16,10 @@ import * as Needs from "../Needs.ts"
 import * as Outcome from "../Outcome.ts"
 import * as Probe from "../Probe.ts"
 import { setting } from "../Setting.ts"
+import { gather } from "../workers/Gather.ts"
 import { sample, usable } from "../workers/SampleNodes.ts"
 import { netPairs } from "../workers/tasks/netPairs.ts"
-import { type Responder, WorkerFault, Workers, needs as workerNeeds } from "../workers/Workers.ts"
-
-/** Pods started at a time. */
-const AT_ONCE = 10
+import { Workers, needs as workerNeeds } from "../workers/Workers.ts"
 
 /** Nodes in a run, whatever is configured: with those that ask, 60 of the 80 pods of `deploy/base/agent/quota.yaml`. */
 const MOST = 50
@@ -278,23 +275,13 @@ export const mesh = Probe.make("infra.net.mesh", {
     if (names.length < 2) {
       return Outcome.make("", [codes.ONE_NODE({ message: `${names.length} nodes can run a pod now` })])
     }
-    const blind: Array<Finding> = []
-    const each = Effect.fnUntraced(function*<A, E>(effects: ReadonlyArray<Effect.Effect<A, WorkerFault | E>>) {
-      const done: Array<A> = []
-      for (const result of yield* Effect.forEach(effects, Effect.result, { concurrency: AT_ONCE })) {
-        if (Result.isSuccess(result)) done.push(result.success)
-        else if (result.failure instanceof WorkerFault) blind.push(findingOfWorkerFault(result.failure))
-        else return yield* Effect.fail(result.failure)
-      }
-      return done
-    })
-    const responders: ReadonlyArray<Responder> = yield* each(
+    const { blind: unready, done: responders } = yield* gather(
       names.map((node) => workers.respond({ node, name: "mesh-echo" }))
     )
     const [first] = responders
-    if (first === undefined) return Outcome.make("", blind)
+    if (first === undefined) return Outcome.make("", unready)
     const input = { targets: responders.map(({ ip }) => ip), port: first.echoPort, datagrams: DATAGRAMS }
-    const asked = yield* each(
+    const { blind: silent, done: asked } = yield* gather(
       responders.map(({ node }) => workers.run(netPairs, input, { node, name: "mesh-ask" }))
     )
     const found = asked.flatMap(({ node: from, output: { pairs } }) =>
@@ -304,7 +291,7 @@ export const mesh = Probe.make("infra.net.mesh", {
       })
     )
     const between = found.filter(({ from, to }) => from !== to)
-    const findings = [...judge(config, found, limits), ...blind]
+    const findings = [...judge(config, found, limits), ...unready, ...silent]
     if (between.length === 0 && findings.length === 0) {
       findings.push(checkerCodes.CHECKER_FAILED({ message: "no path was looked at" }))
     }

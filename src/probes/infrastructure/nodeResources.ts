@@ -1,5 +1,6 @@
 /** infra.node.resources: nodes have disk, inodes, connections, files and tasks left. */
 import { Effect, Schema } from "effect"
+import { matches } from "../../domain/NamePattern.ts"
 import type { Finding } from "../../domain/Report.ts"
 import * as Codes from "../Codes.ts"
 import * as Outcome from "../Outcome.ts"
@@ -81,9 +82,6 @@ export const codes = Codes.make({
     "Look for what uses the memory or the disk of that node; move pods away."
   )
 })
-
-const matches = (pattern: string, path: string): boolean =>
-  pattern.endsWith("*") ? path.startsWith(pattern.slice(0, -1)) : path === pattern
 
 const percentOf = (part: number, whole: number): number => whole <= 0 ? 0 : part * 100 / whole
 

@@ -4,26 +4,24 @@
  * Every operator and controller that runs in a pod depends on this way: from its node through the Service's address to an API
  * server, with a projected token and the cluster's own authority. It is walked by name too, which adds DNS.
  */
-import { Duration, Effect, Result, Schema } from "effect"
+import { Duration, Effect, Schema } from "effect"
 import { DurationString } from "../../domain/Duration.ts"
 import type { Finding, Subject } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
 import { Node } from "../../infra/kube/resources/core.ts"
-import { findingOfWorkerFault } from "../Attempt.ts"
 import * as Codes from "../Codes.ts"
 import * as Hysteresis from "../Hysteresis.ts"
 import * as Needs from "../Needs.ts"
 import * as Outcome from "../Outcome.ts"
 import * as Probe from "../Probe.ts"
 import { Count, setting } from "../Setting.ts"
+import { gather } from "../workers/Gather.ts"
 import { sample, usable } from "../workers/SampleNodes.ts"
 import { API_NAME, type ApiReady, type Way, apiReady } from "../workers/tasks/apiReady.ts"
-import { WorkerFault, Workers, needs as workerNeeds } from "../workers/Workers.ts"
+import { Workers, needs as workerNeeds } from "../workers/Workers.ts"
 
 /** One lost packet is no verdict. */
 const TIMES = 3
-
-const AT_ONCE = 10
 
 /** What all pods ask, when none of them gets an answer. */
 const SERVICE: Subject = { kind: "Service", name: "kubernetes", namespace: "default" }
@@ -176,22 +174,14 @@ export const apiFromPod = Probe.make("k8s.api.frompod", {
     const names = yield* sample(available, config.nodes)
     if (names.length === 0) return Outcome.make("", [codes.NO_NODE({ message: "no node can run a pod now" })])
     const input = { times: TIMES, timeoutMillis: Duration.toMillis(config.timeout) }
-    const results = yield* Effect.forEach(
-      names,
-      (node) =>
-        workers.run(apiReady, input, { node, name: "api", apiToken: true }).pipe(
-          Effect.map(({ output }): Asked => ({ node, got: output })),
-          Effect.result
-        ),
-      { concurrency: AT_ONCE }
+    const { blind, done: asked } = yield* gather(
+      names.map((node) =>
+        Effect.map(
+          workers.run(apiReady, input, { node, name: "api", apiToken: true }),
+          ({ output }): Asked => ({ node, got: output })
+        )
+      )
     )
-    const asked: Array<Asked> = []
-    const blind: Array<Finding> = []
-    for (const result of results) {
-      if (Result.isSuccess(result)) asked.push(result.success)
-      else if (result.failure instanceof WorkerFault) blind.push(findingOfWorkerFault(result.failure))
-      else return yield* result.failure
-    }
     const slowest = Math.max(0, ...asked.map(({ got }) => got.byAddress.p50Millis))
     return Outcome.make(
       `pods on ${asked.length} of ${available.length} nodes have their tokens accepted by the API server within ${

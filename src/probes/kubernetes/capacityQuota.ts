@@ -1,6 +1,7 @@
 /** k8s.capacity.quota: new pods fit. */
 import { type DateTime, Duration, Effect, Schema } from "effect"
 import { DurationString } from "../../domain/Duration.ts"
+import { matches } from "../../domain/NamePattern.ts"
 import * as Quantity from "../../domain/Quantity.ts"
 import type { Finding } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
@@ -81,12 +82,11 @@ export interface Seen {
   readonly now: DateTime.Utc
 }
 
-const matches = (patterns: ReadonlyArray<string>, text: string): boolean =>
-  patterns.some((pattern) => pattern.endsWith("*") ? text.startsWith(pattern.slice(0, -1)) : text === pattern)
-
 const judgeQuota = (quota: ResourceQuota, now: DateTime.Utc, config: CapacityQuotaConfig): ReadonlyArray<Finding> => {
   const { creationTimestamp, deletionTimestamp, name = "", namespace = "" } = quota.metadata
-  if (deletionTimestamp !== undefined || matches(config.exclude, `${namespace}/${name}`)) return []
+  if (deletionTimestamp !== undefined || config.exclude.some((pattern) => matches(pattern, `${namespace}/${name}`))) {
+    return []
+  }
   const subject = { kind: "ResourceQuota", name, namespace }
   const age = creationTimestamp === undefined ? Duration.infinity : Elapsed.between(creationTimestamp, now)
   // The status tells limit and use of one moment; the limit of the specification may be newer than the count.

@@ -9,6 +9,7 @@ import { Effect, Option, Schema } from "effect"
 import { Yaml } from "effect/encoding"
 import { createHash } from "node:crypto"
 import * as Facts from "../../domain/Facts.ts"
+import { matches } from "../../domain/NamePattern.ts"
 import { type Finding, MAX_EVIDENCE_TEXT } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
 import type { KubeError } from "../../infra/kube/KubeError.ts"
@@ -340,7 +341,7 @@ export const factsOf = (seen: Seen, { critical, ignore }: Pick<ConfigDriftConfig
     ...nodeFacts(seen.nodes),
     ...apiServerFacts(seen.apiServers)
   ]
-  const values = bounded(pairs.filter(([key]) => !ignore.some((pattern) => Facts.means(pattern, key))))
+  const values = bounded(pairs.filter(([key]) => !ignore.some((pattern) => matches(pattern, key))))
   const families = new Set([...values.keys()].map(Facts.familyOf))
   const unseen = new Map(
     ([
@@ -351,7 +352,7 @@ export const factsOf = (seen: Seen, { critical, ignore }: Pick<ConfigDriftConfig
   return {
     facts: {
       values,
-      critical: new Set([...values.keys()].filter((key) => critical.some((pattern) => Facts.means(pattern, key)))),
+      critical: new Set([...values.keys()].filter((key) => critical.some((pattern) => matches(pattern, key)))),
       unseen: new Set(unseen.keys())
     },
     unseen
@@ -372,12 +373,12 @@ export const judge = (
   facts: Pick<Facts.Facts, "values" | "unseen">
 ): ReadonlyArray<Finding> => {
   const pinned = Object.fromEntries(
-    Object.entries(baseline).filter(([key]) => !ignore.some((pattern) => Facts.means(pattern, key)))
+    Object.entries(baseline).filter(([key]) => !ignore.some((pattern) => matches(pattern, key)))
   )
   const { deviations, unseen } = Facts.againstBaseline(
     facts,
     pinned,
-    (key) => critical.some((pattern) => Facts.means(pattern, key))
+    (key) => critical.some((pattern) => matches(pattern, key))
   )
   return [
     ...deviations.map((deviation) => {

@@ -4,13 +4,12 @@
  * Pods on different nodes ask as programs ask (resolv.conf), the DNS Service over UDP and TCP, and each of its pods by
  * itself: an API name, a name that was made a moment ago, and one that does not exist.
  */
-import { Duration, Effect, Random, Result, Schema } from "effect"
+import { Duration, Effect, Random, Schema } from "effect"
 import { DurationString } from "../../domain/Duration.ts"
 import type { Finding } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
 import { Node, Service } from "../../infra/kube/resources/core.ts"
 import { EndpointSlice } from "../../infra/kube/resources/discovery.ts"
-import { findingOfWorkerFault } from "../Attempt.ts"
 import * as Codes from "../Codes.ts"
 import * as Needs from "../Needs.ts"
 import * as Outcome from "../Outcome.ts"
@@ -19,9 +18,10 @@ import { RunContext } from "../RunContext.ts"
 import { Scratch } from "../Scratch.ts"
 import { Count, Names, setting } from "../Setting.ts"
 import * as Watch from "../Watch.ts"
+import { gather } from "../workers/Gather.ts"
 import { sample, usable } from "../workers/SampleNodes.ts"
 import { CLUSTER_DOMAIN, type Looked, type Lookup, dnsLookups } from "../workers/tasks/dnsLookups.ts"
-import { WorkerFault, Workers, needs as workerNeeds } from "../workers/Workers.ts"
+import { Workers, needs as workerNeeds } from "../workers/Workers.ts"
 
 const NAMESPACE = "kube-system"
 
@@ -353,25 +353,21 @@ export const dnsCluster = Probe.make("k8s.dns.cluster", {
       fresh: `${name}.${namespace}.svc.${CLUSTER_DOMAIN}`,
       absent: `${name}-absent.${namespace}.svc.${CLUSTER_DOMAIN}`
     })
-    const results = yield* Effect.forEach(names, (node) =>
-      workers.run(
-        dnsLookups,
-        { lookups, tries: config.tries, timeoutMillis: Duration.toMillis(config.timeout) },
-        { node, name: "dns" }
-      ).pipe(Effect.map(({ output }): Asked => ({ node, looked: output.looked })), Effect.result), { concurrency: 10 })
-    const asked: Array<Asked> = []
-    const findings: Array<Finding> = []
-    for (const result of results) {
-      if (Result.isSuccess(result)) asked.push(result.success)
-      else if (result.failure instanceof WorkerFault) findings.push(findingOfWorkerFault(result.failure))
-      else return yield* result.failure
-    }
-    if (address === undefined) {
-      findings.push(codes.DNS_SERVICE_NOT_FOUND({ message: `there is no Service ${NAMESPACE}/${SERVICE}`, subject }))
-    }
+    const input = { lookups, tries: config.tries, timeoutMillis: Duration.toMillis(config.timeout) }
+    const { blind, done: asked } = yield* gather(
+      names.map((node) =>
+        Effect.map(
+          workers.run(dnsLookups, input, { node, name: "dns" }),
+          ({ output }): Asked => ({ node, looked: output.looked })
+        )
+      )
+    )
+    const absent = address === undefined
+      ? [codes.DNS_SERVICE_NOT_FOUND({ message: `there is no Service ${NAMESPACE}/${SERVICE}`, subject })]
+      : []
     return Outcome.make(
       `names resolve in pods on ${asked.length} of ${names.length} nodes asked, by each of ${looked.length} DNS pods`,
-      [...judge(config, looked, asked), ...findings]
+      [...judge(config, looked, asked), ...blind, ...absent]
     )
   })
 })

@@ -1,6 +1,7 @@
 /** k8s.node.readiness: every node is there for pods. */
 import { DateTime, Duration, Effect, Option, Schema } from "effect"
 import { DurationString } from "../../domain/Duration.ts"
+import { matches } from "../../domain/NamePattern.ts"
 import type { Finding } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
 import { Lease } from "../../infra/kube/resources/coordination.ts"
@@ -129,9 +130,6 @@ const subject = (node: Node) => ({ kind: "Node", name: nameOf(node) })
 
 const ageOf = (since: DateTime.Utc | undefined, now: DateTime.Utc): Duration.Duration =>
   since === undefined ? Duration.infinity : Elapsed.between(since, now)
-
-const matches = (pattern: string, key: string): boolean =>
-  pattern.endsWith("*") ? key.startsWith(pattern.slice(0, -1)) : key === pattern
 
 /** What a look at the nodes saw. `now` is the cluster's time, and absent when only differences between leases are known. */
 export interface Seen {

@@ -2,6 +2,7 @@
 import { DateTime, Duration, Effect, Schema } from "effect"
 import { matches } from "../../domain/ClusterSelector.ts"
 import { DurationString } from "../../domain/Duration.ts"
+import * as NamePattern from "../../domain/NamePattern.ts"
 import type { Finding } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
 import { PodMetadata } from "../../infra/kube/resources/pods.ts"
@@ -72,9 +73,7 @@ const ageOf = (since: DateTime.Utc | undefined, now: DateTime.Utc): Duration.Dur
   since === undefined ? Duration.zero : Elapsed.between(since, now)
 
 const isExcluded = ({ exclude }: PdbDrainConfig, budget: PodDisruptionBudget): boolean =>
-  exclude.some((pattern) =>
-    pattern.endsWith("*") ? keyOf(budget).startsWith(pattern.slice(0, -1)) : keyOf(budget) === pattern
-  )
+  exclude.some((pattern) => NamePattern.matches(pattern, keyOf(budget)))
 
 const limitText = ({ spec: { maxUnavailable, minAvailable } }: PodDisruptionBudget): string =>
   minAvailable !== undefined

@@ -6,6 +6,7 @@
  */
 import { DateTime, Duration, Effect, Schema } from "effect"
 import { DurationString } from "../../domain/Duration.ts"
+import { matches } from "../../domain/NamePattern.ts"
 import type { Finding } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
 import type { KubeObject } from "../../infra/kube/KubeResource.ts"
@@ -119,9 +120,7 @@ const subject = (kind: string, { metadata }: KubeObject) => ({
 })
 
 const isIgnored = (config: RoutesStaticConfig, object: KubeObject): boolean =>
-  config.ignore.some((pattern) =>
-    pattern.endsWith("*") ? key(object).startsWith(pattern.slice(0, -1)) : key(object) === pattern
-  )
+  config.ignore.some((pattern) => matches(pattern, key(object)))
 
 const latest = (times: ReadonlyArray<DateTime.Utc | undefined>): DateTime.Utc | undefined => {
   const known = times.filter((time) => time !== undefined)

@@ -4,13 +4,12 @@
  * Two pods answer behind a Service of the run's own; a pod on each looked-at node asks its address, again and again. Not
  * through the API server's proxy, which dials endpoints itself and proves nothing of nodes.
  */
-import { Clock, Duration, Effect, Result, Schedule, Schema } from "effect"
+import { Clock, Duration, Effect, Schedule, Schema } from "effect"
 import { DurationString } from "../../domain/Duration.ts"
 import type { Finding } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
 import { Node, Service } from "../../infra/kube/resources/core.ts"
 import { EndpointSlice } from "../../infra/kube/resources/discovery.ts"
-import { findingOfWorkerFault } from "../Attempt.ts"
 import { checkerCodes } from "../CheckerCodes.ts"
 import * as Codes from "../Codes.ts"
 import * as Needs from "../Needs.ts"
@@ -19,9 +18,10 @@ import * as Probe from "../Probe.ts"
 import { RunContext } from "../RunContext.ts"
 import { Scratch } from "../Scratch.ts"
 import { Count, setting } from "../Setting.ts"
+import { gather } from "../workers/Gather.ts"
 import { sample, usable } from "../workers/SampleNodes.ts"
 import { type HttpGets, httpGets } from "../workers/tasks/httpGets.ts"
-import { type Responder, WorkerFault, Workers, needs as workerNeeds } from "../workers/Workers.ts"
+import { type Responder, Workers, needs as workerNeeds } from "../workers/Workers.ts"
 
 /** Each connection chooses a pod anew: with 20, that one of two is never chosen by chance happens once in 500,000 runs. */
 const TIMES = 20
@@ -31,8 +31,6 @@ const ANSWER_WITHIN = Duration.seconds(2)
 
 /** kube-proxy follows EndpointSlices within a second or two (its `--iptables-min-sync-period`); a busy one is let be. */
 const ROUTED_WITHIN = Duration.seconds(10)
-
-const AT_ONCE = 10
 
 export const ServiceClusterIpConfig = Schema.Struct({
   nodes: setting(Count, { default: 3, description: "Nodes asked from in a run; of more, others each time." }),
@@ -198,39 +196,18 @@ export const serviceClusterIp = Probe.make("k8s.service.clusterip", {
     const url = `http://${address.includes(":") ? `[${address}]` : address}/`
 
     const askFrom = (times: number, until: "answered" | "silent") =>
-      Effect.forEach(
-        names,
-        (node) =>
+      gather(names.map((node) =>
+        Effect.map(
           workers.run(httpGets, {
             url,
             times,
             timeoutMillis: Duration.toMillis(ANSWER_WITHIN),
             first: { until, withinMillis: Duration.toMillis(ROUTED_WITHIN) }
-          }, {
-            node,
-            name: "caller"
-          })
-            .pipe(
-              Effect.map(({ output }): Asked => ({ node, got: output })),
-              Effect.result
-            ),
-        { concurrency: AT_ONCE }
-      )
-    const split = Effect.fnUntraced(
-      function*(
-        results: ReadonlyArray<Result.Result<Asked, WorkerFault | Effect.Error<ReturnType<typeof kube.list>>>>
-      ) {
-        const asked: Array<Asked> = []
-        const blind: Array<Finding> = []
-        for (const result of results) {
-          if (Result.isSuccess(result)) asked.push(result.success)
-          else if (result.failure instanceof WorkerFault) blind.push(findingOfWorkerFault(result.failure))
-          else return yield* result.failure
-        }
-        return { asked, blind }
-      }
-    )
-    const { asked, blind } = yield* split(yield* askFrom(TIMES, "answered"))
+          }, { node, name: "caller" }),
+          ({ output }): Asked => ({ node, got: output })
+        )
+      ))
+    const { blind, done: asked } = yield* askFrom(TIMES, "answered")
     const pods = responders.map(({ pod }) => pod)
     const findings = [
       ...late
@@ -250,9 +227,9 @@ export const serviceClusterIp = Probe.make("k8s.service.clusterip", {
     if (!config.deletion || findings.length > 0) return Outcome.make(summary, findings)
 
     yield* kube.delete(Service, { name, namespace })
-    const after = yield* split(yield* askFrom(1, "silent"))
+    const after = yield* askFrom(1, "silent")
     return Outcome.make(`${summary}, and none after it is deleted`, [
-      ...after.asked.filter(({ got }) => got.good > 0).map(({ node }) =>
+      ...after.done.filter(({ got }) => got.good > 0).map(({ node }) =>
         codes.SERVICE_STILL_ANSWERS({
           message: `from node ${node} a Service answered after it was deleted`,
           subject: { kind: "Node", name: node }

@@ -1,6 +1,7 @@
 /** k8s.workloads.health: what should run, runs. */
 import { DateTime, Duration, Effect, Result, Schema } from "effect"
 import { DurationString, parse as parseDuration } from "../../domain/Duration.ts"
+import { matches } from "../../domain/NamePattern.ts"
 import type { Evidence, Finding, Subject } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
 import { DaemonSet, Deployment, StatefulSet } from "../../infra/kube/resources/apps.ts"
@@ -495,12 +496,12 @@ const judgeRequired = (
     })]
   })
 
-const matches = (patterns: ReadonlyArray<string>, namespace: string): boolean =>
-  patterns.some((pattern) => pattern.endsWith("*") ? namespace.startsWith(pattern.slice(0, -1)) : pattern === namespace)
+const anyMatches = (patterns: ReadonlyArray<string>, namespace: string): boolean =>
+  patterns.some((pattern) => matches(pattern, namespace))
 
 /** Whether a namespace is one that this configuration looks at. */
 const isMeant = ({ exclude, include }: WorkloadsHealthConfig, namespace: string): boolean =>
-  matches(include, namespace) && !matches(exclude, namespace)
+  anyMatches(include, namespace) && !anyMatches(exclude, namespace)
 
 const DNS_NAMESPACE = "kube-system"
 const isDnsPod = (pod: Pod): boolean =>
@@ -532,7 +533,7 @@ const judgeEmpty = (seen: Seen, { exclude, include }: WorkloadsHealthConfig): Re
     ...seen.pods.map(({ metadata }) => metadata.namespace)
   ])
   return include
-    .filter((name) => !name.endsWith("*") && !matches(exclude, name) && !populated.has(name))
+    .filter((name) => !name.endsWith("*") && !anyMatches(exclude, name) && !populated.has(name))
     .map((name) =>
       codes.NAMESPACE_EMPTY({
         message: `there is no namespace ${name}, or it has no Deployment, StatefulSet, DaemonSet or pod`,
