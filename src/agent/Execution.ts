@@ -14,6 +14,7 @@ import { Kube } from "../infra/kube/Kube.ts"
 import type { BudgetExhausted } from "../infra/kube/KubeError.ts"
 import { type Gate, KubeGate } from "../infra/kube/KubeGate.ts"
 import { checkerCodes } from "../probes/CheckerCodes.ts"
+import * as Preflight from "../probes/Preflight.ts"
 import type { AnyProbe, Check } from "../probes/Probe.ts"
 import { Budget, LANES } from "./Budget.ts"
 import { JobRunner } from "./JobRunner.ts"
@@ -94,6 +95,7 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
   const standings = yield* Standings
   const writer = yield* StatusWriter
   const sweeping = yield* Sweeping
+  const rules = yield* Preflight.rememberedRules()
   const scheduled = yield* Semaphore.make(CHECKS_AT_ONCE)
   const asked = yield* Semaphore.make(CHECKS_AT_ONCE)
   const changes = yield* Semaphore.make(CHECKS_AT_ONCE)
@@ -156,6 +158,7 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
         leftovers: yield* sweeping.leftovers
       },
       concurrency: CHECKS_OF_ONE,
+      rules,
       world: options.world,
       standing: new Map([...checkers].map(([name, { memory }]) => [name, new Set(memory?.standing)])),
       failed: yield* standings.failed(new Set(runnable.flatMap((check) => check.probe.dependsOn))),

@@ -29,6 +29,8 @@ export interface RoundOptions {
   /** How many checks run at a time on this cluster. */
   readonly concurrency: number
   readonly onEvent: (event: RoundEvent) => Effect.Effect<void>
+  /** How the rules of the prober's identity are had; asked for in each round when absent. */
+  readonly rules?: Preflight.ReadRules | undefined
   /** What probes use besides the API. */
   readonly world?: ProbeWorld | undefined
   /** What stands of each check, by its name and as `Report.keyOf` names it; it needs no second look. */
@@ -100,13 +102,13 @@ export const run = Effect.fn("Round.run")(
     const context = { plan: checks.map(({ probe }) => probe), ...options.context }
     // Whoever lacks an optional one runs all the same.
     const needs = checks.flatMap((check) => check.probe.needs).filter(({ optional }) => !optional)
-    const missing = yield* Effect.cached(
-      Preflight.missing(needs, context.probeNamespace).pipe(
+    const missingOf = (needs: ReadonlyArray<Need>, rules?: Preflight.ReadRules) =>
+      Preflight.missing(needs, context.probeNamespace, rules).pipe(
         Effect.timeout(Duration.seconds(10)),
         // Without an answer nothing is known to be missing; the run itself will say what it could not do, and why.
         Effect.orElseSucceed((): ReadonlyArray<Need> => [])
       )
-    )
+    const missing = yield* Effect.cached(missingOf(needs, options.rules))
     const permits = yield* Semaphore.make(options.concurrency)
     const done = new Map(
       yield* Effect.forEach(
@@ -126,7 +128,11 @@ export const run = Effect.fn("Round.run")(
       return Option.fromUndefinedOr(elsewhere)
     })
 
-    const look = Effect.fnUntraced(function*(check: Check, timeout = check.probe.timeout) {
+    const look = Effect.fnUntraced(function*(
+      check: Check,
+      missing: Effect.Effect<ReadonlyArray<Need>, never, Kube>,
+      timeout = check.probe.timeout
+    ) {
       const standing = options.standing?.get(check.name)
       const required = check.probe.needs.some((need) => !need.optional)
       return yield* Runner.run({ ...check, probe: { ...check.probe, timeout } }, {
@@ -135,6 +141,10 @@ export const run = Effect.fn("Round.run")(
         world: options.world
       })
     })
+
+    /** Rights that were taken away since rules were read must not pass for a fault of the cluster. */
+    const lookAgain = (check: Check, timeout: Duration.Duration) =>
+      look(check, missingOf(check.probe.needs.filter(({ optional }) => !optional)), timeout)
 
     /** How long a second look may take: what the first has left of the probe's own time, and of the round's. */
     const left = (check: Check, first: Report.Report, now: DateTime.Utc): Duration.Duration => {
@@ -162,7 +172,7 @@ export const run = Effect.fn("Round.run")(
         const remains = left(check, first.report, yield* DateTime.now)
         return Duration.isLessThanOrEqualTo(remains, Duration.zero)
           ? undefined
-          : yield* look(check, remains)
+          : yield* lookAgain(check, remains)
       }))
       return second === undefined
         ? { ...first, report: conclude({ impossible: "there was no time left for it" }) }
@@ -177,7 +187,7 @@ export const run = Effect.fn("Round.run")(
       if (Option.isSome(fault)) return becauseOf(check, fault.value, yield* DateTime.now)
       const first = yield* permits.withPermits(1)(Effect.andThen(
         options.onEvent({ _tag: "Started", check }),
-        look(check)
+        look(check, missing)
       ))
       return yield* confirm(check, first)
     })

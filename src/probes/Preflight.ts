@@ -5,7 +5,7 @@
  * list their rules), so whatever it does not show is asked again, one by one, with a SelfSubjectAccessReview, whose
  * answer is final (https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access).
  */
-import { Effect } from "effect"
+import { Cache, Duration, Effect, Exit } from "effect"
 import { Kube } from "../infra/kube/Kube.ts"
 import type { KubeError } from "../infra/kube/KubeError.ts"
 import { SelfSubjectAccessReview, SelfSubjectRulesReview } from "../infra/kube/resources/authorization.ts"
@@ -76,23 +76,51 @@ const review = Effect.fnUntraced(function*(need: Askable, probeNamespaceName: st
  */
 export const EVERYWHERE = "kubeprober-nowhere"
 
+/** How the rules of a namespace are had. */
+export type ReadRules = (namespace: string) => Effect.Effect<Rules, KubeError, Kube>
+
+/** Asks the API server each time. */
+export const readRules: ReadRules = Effect.fnUntraced(function*(namespace) {
+  const kube = yield* Kube
+  const answer = yield* kube.create(SelfSubjectRulesReview, { metadata: {}, spec: { namespace } })
+  return answer.status
+})
+
+/** How long rules that were read are believed by {@link rememberedRules}. */
+const REMEMBERED = Duration.minutes(5)
+
+/** More namespaces than a plan of checks names. */
+const NAMESPACES = 64
+
+/**
+ * Rules that are read once in five minutes, for one identity that asks again and again. What is granted meanwhile is seen
+ * at once, because what rules do not show is asked about; what is taken away is refused by the API server in the run
+ * itself, which is UNKNOWN for the same reason.
+ */
+export const rememberedRules = (read: ReadRules = readRules): Effect.Effect<ReadRules> =>
+  Effect.map(
+    Cache.makeWith(read, {
+      capacity: NAMESPACES,
+      timeToLive: (exit) => Exit.isSuccess(exit) ? REMEMBERED : Duration.zero,
+      requireServicesAt: "lookup"
+    }),
+    (cache): ReadRules => (namespace) => Cache.get(cache, namespace)
+  )
+
 /** The needs that are not granted, required ones and optional ones alike. */
 export const missing = Effect.fn("Preflight.missing")(
   function*(
     needs: ReadonlyArray<Need>,
-    probeNamespaceName: string
+    probeNamespaceName: string,
+    read: ReadRules = readRules
   ): Effect.fn.Return<ReadonlyArray<Need>, KubeError, Kube> {
-    const kube = yield* Kube
     const askable = needs.filter((need): need is Askable => need._tag !== "CustomResourcesNeed")
     const distinct = [...new Map(askable.map((need) => [describe(need, probeNamespaceName), need])).values()]
     const namespaces = [...new Set(distinct.map((need) => resolved(need, probeNamespaceName) ?? EVERYWHERE))]
     const rules = new Map(
       yield* Effect.forEach(
         namespaces,
-        (namespace) =>
-          kube.create(SelfSubjectRulesReview, { metadata: {}, spec: { namespace } }).pipe(
-            Effect.map((answer) => [namespace, answer.status] as const)
-          ),
+        (namespace) => Effect.map(read(namespace), (rules) => [namespace, rules] as const),
         { concurrency: 4 }
       )
     )

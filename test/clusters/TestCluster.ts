@@ -21,6 +21,7 @@ import type { KeyPairPem } from "../../src/local/Certificates.ts"
 import * as Local from "../../src/local/Local.ts"
 import { LocalCluster, type LocalClusterOptions } from "../../src/local/LocalCluster.ts"
 import type { Need } from "../../src/probes/Needs.ts"
+import type { ReadRules } from "../../src/probes/Preflight.ts"
 import { type AnyProbe, type Check, toCheck } from "../../src/probes/Probe.ts"
 import * as Roles from "../../src/probes/Roles.ts"
 
@@ -34,6 +35,8 @@ export interface RunOptions {
   /** How long the sweeper must leave alone what the run creates; 15 minutes when absent. */
   readonly expiresIn?: Duration.Input | undefined
   readonly runId?: string | undefined
+  /** How rules are had before the run; asked for anew when absent. */
+  readonly rules?: ReadRules | undefined
   /** What probes use besides the API; without it there are no workers, node agents or credentials. */
   readonly world?: ProbeWorld | undefined
 }
@@ -110,6 +113,7 @@ const make = Effect.fnUntraced(function*(cluster: LocalCluster["Service"]) {
       },
       concurrency: 8,
       onEvent: () => Effect.void,
+      rules: options.rules,
       world: options.world
     }).pipe(Effect.provideService(Kube, options.as ?? kube))
   })

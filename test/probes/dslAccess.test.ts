@@ -11,15 +11,20 @@ import * as Needs from "../../src/probes/Needs.ts"
 import * as Outcome from "../../src/probes/Outcome.ts"
 import * as Preflight from "../../src/probes/Preflight.ts"
 import * as Probe from "../../src/probes/Probe.ts"
-import { PROBE_NAMESPACE, TestCluster, reasonOf } from "../clusters/TestCluster.ts"
+import * as Roles from "../../src/probes/Roles.ts"
+import { PROBE_NAMESPACE, TestCluster, eventually, reasonOf } from "../clusters/TestCluster.ts"
 
-const probeOf = (needs: ReadonlyArray<ReadonlyArray<Needs.Need>>, run: Probe.AnyProbe["run"]) =>
+const probeOf = (
+  needs: ReadonlyArray<ReadonlyArray<Needs.Need>>,
+  run: Probe.AnyProbe["run"],
+  codes: Codes.Codes = Codes.make({})
+) =>
   Probe.make("test.access", {
     layer: "kubernetes",
     proves: "a test",
     writes: "nothing",
     needs,
-    codes: Codes.make({}),
+    codes,
     config: Probe.NoConfig,
     timeout: "10 seconds",
     run
@@ -47,6 +52,39 @@ describe("access", () => {
         Effect.gen(function*() {
           const { userWith } = yield* TestCluster
           assert.deepStrictEqual(yield* missingOf(yield* userWith(needs), needs), [])
+        }))
+
+      it.effect("remembered rules are read once; what is granted meanwhile is seen, and what is taken away is no fault", () =>
+        Effect.gen(function*() {
+          const { apply, cluster, kubeAs, kubectl, run } = yield* TestCluster
+          const user = yield* kubeAs(yield* cluster.issueClientCertificate({ user: "remembered" }))
+          const need = Needs.list("namespaces")
+          const roles = Roles.forNeeds(need, { name: "remembered", probeNamespace: PROBE_NAMESPACE })
+          let reads = 0
+          const rules = yield* Preflight.rememberedRules((namespace) => {
+            reads++
+            return Preflight.readRules(namespace)
+          })
+          const codes = Codes.make({ CANNOT_LIST: Codes.error("Namespaces cannot be listed.", "Look.") })
+          // Takes every refusal for a fault of the cluster.
+          const hasty = probeOf([need], () =>
+            Effect.flatMap(Kube, (kube) => kube.list(Namespace)).pipe(
+              Effect.as(Outcome.make("listed")),
+              Effect.catch(() => codes.CANNOT_LIST.fail({ message: "refused" }))
+            ), codes)
+          const code = Effect.map(run(hasty, { as: user, rules }), ({ code, status }) => code ?? status)
+
+          assert.strictEqual(yield* code, "ACCESS_MISSING")
+          yield* apply(...roles, ...Roles.bindings(roles, [{ kind: "User", name: "remembered" }]))
+          yield* eventually(code, (code) => code === "PASS")
+          assert.strictEqual(reads, 1)
+          // Read anew, they show the right, which is then taken away.
+          const anew = yield* Preflight.rememberedRules()
+          const withRight = run(hasty, { as: user, rules: anew })
+          assert.strictEqual((yield* withRight).status, "PASS")
+          yield* kubectl("delete", "clusterrolebinding", "remembered")
+          yield* eventually(withRight, ({ status }) => status !== "PASS")
+          assert.strictEqual((yield* withRight).code, "ACCESS_MISSING")
         }))
 
       it.effect("the pre-flight names each need that is not granted, and only those", () =>
