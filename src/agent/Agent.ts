@@ -39,6 +39,12 @@ import { ownImage } from "./workers/ownImage.ts"
 /** The Lease by which one of several agents of a cluster works. */
 export const LEASE = "kubeprober-agent"
 
+/**
+ * Longer than client-go's: these renewals are most of what an idle agent costs its API server (450 an hour instead of
+ * 1800), and a successor of one that crashed may well wait for as long as checks are apart.
+ */
+const LEASE_TIMES = { leaseDuration: "30 seconds", renewDeadline: "20 seconds", retryPeriod: "8 seconds" } as const
+
 export interface StandaloneOptions {
   readonly connection: KubeConnection
   /** Where Probes are, and what they create. */
@@ -194,6 +200,7 @@ export const run = Effect.fnUntraced(
     if (options.mode === "memory") return yield* work
     return yield* whileLeading({
       lease: { name: LEASE, namespace: options.probeNamespace },
+      ...LEASE_TIMES,
       identity: `${hostname()}-${yield* randomSuffix}`
     }, work).pipe(Effect.provide(KubeHttp.layer(options.connection)))
   },

@@ -267,6 +267,7 @@ export const clockSkew = Probe.make("infra.clock.skew", {
   ],
   codes,
   config: ClockSkewConfig,
+  interval: "10 minutes",
   timeout: TIMEOUT,
   // A clock that differs was read several times.
   confirm: "none",

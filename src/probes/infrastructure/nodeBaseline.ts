@@ -284,6 +284,7 @@ export const nodeBaseline = Probe.make("infra.node.baseline", {
   ],
   codes,
   config: NodeBaselineConfig,
+  interval: "10 minutes",
   timeout: "45 seconds",
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: NodeBaselineConfig) {

@@ -229,6 +229,7 @@ export const nodeKernel = Probe.make("infra.node.kernel", {
   ],
   codes,
   config: NodeKernelConfig,
+  interval: "5 minutes",
   timeout: "45 seconds",
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: NodeKernelConfig) {

@@ -205,6 +205,7 @@ export const apiDeprecations = Probe.make("k8s.api.deprecations", {
   ],
   codes,
   config: ApiDeprecationsConfig,
+  interval: "1 hour",
   timeout: "45 seconds",
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: ApiDeprecationsConfig) {

@@ -321,6 +321,7 @@ export const capacityQuota = Probe.make("k8s.capacity.quota", {
   needs: [Needs.list("resourcequotas"), Needs.list("nodes"), Needs.list("pods"), ServerTime.needs],
   codes,
   config: CapacityQuotaConfig,
+  interval: "5 minutes",
   timeout: "30 seconds",
   onChange: [Watch.of(ResourceQuota, { when: FILLS })],
   dependsOn: ["k8s.api.health"],

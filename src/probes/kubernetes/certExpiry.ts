@@ -397,6 +397,7 @@ export const certExpiry = Probe.make("k8s.cert.expiry", {
   ],
   codes,
   config: Config,
+  interval: "10 minutes",
   timeout: "60 seconds",
   // Not CustomResourceDefinitions: their schemas are large, and each would be sent again and again.
   onChange: [

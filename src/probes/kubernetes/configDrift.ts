@@ -471,6 +471,7 @@ export const configDrift = Probe.make("k8s.config.drift", {
   ],
   codes,
   config: ConfigDriftConfig,
+  interval: "10 minutes",
   timeout: "30 seconds",
   onChange: [
     Watch.of(ValidatingWebhookConfiguration),

@@ -344,6 +344,7 @@ export const crdConversion = Probe.make("k8s.crd.conversion", {
   ],
   codes,
   config: CrdConversionConfig,
+  interval: "5 minutes",
   timeout: "90 seconds",
   onChange: [Watch.of(CustomResourceDefinition)],
   dependsOn: ["k8s.api.health"],

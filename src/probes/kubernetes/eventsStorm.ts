@@ -166,6 +166,7 @@ export const eventsStorm = Probe.make("k8s.events.storm", {
   needs: [Needs.list("events", { group: "events.k8s.io" }), ServerTime.needs],
   codes,
   config: EventsStormConfig,
+  interval: "5 minutes",
   timeout: "30 seconds",
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: EventsStormConfig) {

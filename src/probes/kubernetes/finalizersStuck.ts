@@ -129,6 +129,7 @@ export const finalizersStuck = Probe.make("k8s.finalizers.stuck", {
   ],
   codes,
   config: FinalizersStuckConfig,
+  interval: "5 minutes",
   timeout: "30 seconds",
   onChange: [Watch.of(Namespace, { when: released })],
   dependsOn: ["k8s.api.health"],

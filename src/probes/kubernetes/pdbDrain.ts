@@ -218,6 +218,7 @@ export const pdbDrain = Probe.make("k8s.pdb.drain", {
   needs: [Needs.list("poddisruptionbudgets", { group: "policy" }), Needs.list("pods"), ServerTime.needs],
   codes,
   config: PdbDrainConfig,
+  interval: "10 minutes",
   timeout: "30 seconds",
   // Budgets may overlap from when they are written; what they allow matters after an hour only.
   onChange: [Watch.of(PodDisruptionBudget, { when: Watch.differsIn(({ metadata }) => metadata.generation) })],

@@ -373,6 +373,7 @@ export const routesStatic = Probe.make("k8s.routes.static", {
   ],
   codes,
   config: RoutesStaticConfig,
+  interval: "5 minutes",
   timeout: "60 seconds",
   onChange: [Watch.of(Ingress, { when: ofOthers }), Watch.of(Service, { when: ofOthers })],
   dependsOn: ["k8s.api.health"],

@@ -142,6 +142,7 @@ export const selfAccess = Probe.make("k8s.self.access", {
   ],
   codes,
   config: Config,
+  interval: "5 minutes",
   timeout: "20 seconds",
   dependsOn: ["k8s.api.health"],
   run

@@ -346,6 +346,7 @@ export const storageHealth = Probe.make("k8s.storage.health", {
   ],
   codes,
   config: StorageHealthConfig,
+  interval: "5 minutes",
   timeout: "30 seconds",
   onChange: [
     Watch.of(PersistentVolumeClaim, { when: Watch.differsIn(({ status }) => status.phase) }),

@@ -257,6 +257,7 @@ export const versionSkew = Probe.make("k8s.version.skew", {
   ],
   codes,
   config: Config,
+  interval: "10 minutes",
   timeout: "20 seconds",
   onChange: [Watch.of(Node, { when: versions })],
   dependsOn: ["k8s.api.health"],
