@@ -39,76 +39,105 @@ const CRASHER = {
 }
 
 const NODE_PODS = "pods on that node are not ready, or cannot be started there"
+const NODE_SILENT = "its agent on that node is not ready, and not asked"
 const DNS_IS_USED = "it resolves names, which nobody does now"
 const NEW_PODS = "its pods are neither made nor scheduled"
 const NEW_ENDPOINTS = "nobody writes endpoints for the Services it makes"
+const LESS_ROOM = "a node less takes pods"
+const NEW_FACT = "what is configured in the cluster has changed"
+
+/** Checks whose pods run on nodes by choice of the probe. */
+const ofWorkers = (reason: string): Readonly<Record<string, string>> => ({
+  "k8s.service.clusterip": reason,
+  "k8s.dns.cluster": reason,
+  "k8s.api.frompod": reason,
+  "k8s.ingress.http": reason,
+  "infra.net.mesh": reason,
+  "infra.disk.latency": reason
+})
 
 export const faults: ReadonlyArray<Fault> = [
   {
     name: "a node is cordoned",
     detectedBy: { "k8s.node.readiness": ["NODE_CORDONED"] },
-    mayRedden: { "k8s.capacity.quota": "a node less takes pods" },
+    mayRedden: { "k8s.capacity.quota": LESS_ROOM },
     inject: (installation) =>
       Effect.flatMap(lastNode(installation), ({ name }) => installation.kubectl("cordon", name)),
     heal: (installation) => Effect.flatMap(lastNode(installation), ({ name }) => installation.kubectl("uncordon", name))
   },
   {
     name: "a kubelet is stopped",
-    detectedBy: { "k8s.node.readiness": ["NODE_NOT_READY", "NODE_NOT_READY_RECENTLY", "NODE_LEASE_STALE"] },
+    detectedBy: {
+      "k8s.node.readiness": ["NODE_NOT_READY", "NODE_NOT_READY_RECENTLY", "NODE_LEASE_STALE"],
+      "infra.node.runtime": ["KUBELET_DOWN", "KUBELET_UNWELL"]
+    },
     mayRedden: {
+      ...ofWorkers(NODE_PODS),
       "k8s.workloads.health": NODE_PODS,
       "k8s.node.sweep": NODE_PODS,
       "k8s.workload.lifecycle": NODE_PODS,
-      "k8s.service.clusterip": NODE_PODS,
-      "k8s.dns.cluster": NODE_PODS,
-      "k8s.storage.roundtrip": NODE_PODS,
-      "k8s.net.mesh": NODE_PODS,
-      "k8s.pdb.drain": NODE_PODS,
-      "k8s.capacity.quota": "a node less takes pods",
-      "k8s.finalizers.stuck": "pods there cannot be deleted"
+      "k8s.control.loops": NODE_PODS,
+      "k8s.routes.static": NODE_PODS,
+      "k8s.capacity.quota": LESS_ROOM,
+      "k8s.finalizers.stuck": "pods there cannot be deleted",
+      "infra.node.baseline": NODE_SILENT,
+      "infra.node.kernel": NODE_SILENT,
+      "infra.node.resources": NODE_SILENT,
+      "infra.clock.skew": "its lease is not renewed, and shows no clock"
     },
     inject: (installation) => Effect.flatMap(lastNode(installation), ({ kubelet }) => kubelet.stop),
     heal: (installation) => Effect.flatMap(lastNode(installation), ({ kubelet }) => kubelet.start)
   },
   {
     name: "kube-proxy is stopped on a node",
-    detectedBy: { "k8s.service.clusterip": [] },
-    mayRedden: { "k8s.net.mesh": "new Services are not reachable from that node" },
+    detectedBy: {
+      "infra.node.runtime": ["KUBE_PROXY_DOWN", "KUBE_PROXY_UNWELL"],
+      "k8s.service.clusterip": ["SERVICE_UNREACHABLE_FROM_NODE", "SERVICE_UNRELIABLE_FROM_NODE"]
+    },
+    mayRedden: {
+      "k8s.ingress.http": "new Services are not reachable from that node",
+      "k8s.dns.cluster": "DNS pods that moved are not reachable from that node"
+    },
     inject: (installation) => Effect.flatMap(lastNode(installation), ({ kubeProxy }) => kubeProxy.stop),
     heal: (installation) => Effect.flatMap(lastNode(installation), ({ kubeProxy }) => kubeProxy.start)
   },
   {
     name: "CoreDNS is scaled to zero",
-    detectedBy: { "k8s.dns.cluster": [] },
-    mayRedden: { "k8s.net.egress": DNS_IS_USED, "k8s.ingress.http": DNS_IS_USED, "k8s.service.clusterip": DNS_IS_USED },
+    detectedBy: { "k8s.dns.cluster": ["DNS_NO_ENDPOINTS", "DNS_SERVICE_FAILED"] },
+    mayRedden: {
+      "k8s.ingress.http": DNS_IS_USED,
+      "k8s.service.clusterip": DNS_IS_USED,
+      "k8s.api.frompod": DNS_IS_USED,
+      "k8s.workloads.health": "it looks after the Deployment of DNS too",
+      "k8s.routes.static": "the Service of DNS has no pods"
+    },
     inject: ({ kubectl }) => kubectl("scale", "deployment", "coredns", "-n", "kube-system", "--replicas=0"),
     heal: ({ kubectl }) => kubectl("scale", "deployment", "coredns", "-n", "kube-system", "--replicas=2")
   },
   {
     name: "the controller manager is stopped",
-    detectedBy: { "k8s.control.loops": [], "k8s.workload.lifecycle": [] },
+    detectedBy: {
+      "k8s.control.loops": ["REPLICA_SET_MISSING", "POD_MISSING", "LEASE_STALE", "LEASE_LOST"],
+      "k8s.workload.lifecycle": ["ROLLOUT_STUCK", "GC", "SCALE"]
+    },
     mayRedden: {
+      ...ofWorkers(NEW_ENDPOINTS),
       "k8s.workloads.health": "what other checks make is not looked at",
       "k8s.finalizers.stuck": "nothing that was deleted goes away",
-      "k8s.service.clusterip": NEW_ENDPOINTS,
-      "k8s.ingress.http": NEW_ENDPOINTS,
-      "k8s.dns.cluster": NEW_ENDPOINTS,
-      "k8s.storage.roundtrip": "volumes are neither bound nor deleted",
-      "k8s.rollout.daemonset": NEW_PODS,
-      "k8s.cronjob.schedule": NEW_PODS
+      "k8s.capacity.quota": "nobody counts what quotas allow",
+      "k8s.pdb.drain": "nobody counts what may be evicted",
+      "k8s.node.sweep": "nobody removes the pods of nodes"
     },
     ...component("controllerManager")
   },
   {
     name: "the scheduler is stopped",
-    detectedBy: { "k8s.control.loops": [], "k8s.workload.lifecycle": [], "k8s.node.sweep": [] },
-    mayRedden: {
-      "k8s.service.clusterip": NEW_PODS,
-      "k8s.dns.cluster": NEW_PODS,
-      "k8s.storage.roundtrip": NEW_PODS,
-      "k8s.net.mesh": NEW_PODS,
-      "k8s.ingress.http": NEW_PODS
+    detectedBy: {
+      "k8s.control.loops": ["NOT_SCHEDULED", "LEASE_STALE", "LEASE_LOST"],
+      "k8s.workload.lifecycle": ["UNSCHEDULED"],
+      "k8s.node.sweep": ["SCHEDULER_SILENT"]
     },
+    mayRedden: { ...ofWorkers(NEW_PODS), "k8s.workloads.health": NEW_PODS },
     ...component("scheduler")
   },
   {
@@ -116,7 +145,9 @@ export const faults: ReadonlyArray<Fault> = [
     detectedBy: { "k8s.admission.webhooks": ["WEBHOOK_CALL_FAILED", "WEBHOOK_BACKEND_DOWN"] },
     mayRedden: {
       "k8s.api.crud": "it creates a ConfigMap, which the webhook guards",
-      "k8s.cert.expiry": "the webhook has no CA bundle that can be read"
+      "k8s.control.loops": "what it makes passes the webhook",
+      "k8s.cert.expiry": "the webhook has no CA bundle that can be read",
+      "k8s.config.drift": NEW_FACT
     },
     inject: ({ apply }) =>
       apply({
@@ -138,10 +169,10 @@ export const faults: ReadonlyArray<Fault> = [
   },
   {
     name: "an aggregated API is unavailable",
-    detectedBy: { "k8s.apiservice": [] },
+    detectedBy: { "k8s.apiservice": ["APISERVICE_UNAVAILABLE", "APISERVICE_UNAVAILABLE_RECENTLY"] },
     mayRedden: {
-      "k8s.hpa.metrics": "it may ask that API",
-      "k8s.namespace.lifecycle": "namespaces are not deleted while an API cannot be listed"
+      "k8s.workload.lifecycle": "the garbage collector waits for an API that cannot be listed",
+      "k8s.config.drift": NEW_FACT
     },
     inject: ({ apply }) =>
       apply({

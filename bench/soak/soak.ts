@@ -3,8 +3,8 @@
  * nothing is broken, so whatever is not PASS or INFO is a false alarm, or a true one about this machine.
  *
  * `--faults` makes ten faults instead, one after the other, for `--fault-minutes` each: how soon each is told, how soon it
- * is gone when mended, and what else turns red that should not. The exit code is 1 when a check of the catalogue that
- * should tell a fault does not, or when another turned red without a reason that is written down.
+ * is gone when mended, and what else turns red that should not. The exit code is 1 when no check that should tell a fault
+ * does, or when another turned red without a reason that is written down.
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Clock, Console, DateTime, Duration, Effect, FileSystem, Layer, Option, Schedule } from "effect"
@@ -92,37 +92,39 @@ const soak = Effect.fnUntraced(
 /** How one fault went. Times are in seconds; nothing where it did not happen. */
 interface FaultResult {
   readonly fault: string
-  readonly detectable: boolean
-  readonly detectedBy: string | undefined
-  readonly detected: number | undefined
+  /** Checks that told it, soonest first, with how often they run by themselves. */
+  readonly told: ReadonlyArray<{
+    readonly checker: string
+    readonly code: string
+    readonly after: number
+    readonly interval: number
+  }>
   readonly cleared: number | undefined
   readonly allowed: Readonly<Record<string, string>>
   readonly unexpected: ReadonlyArray<string>
 }
 
-const tells = ({ detectedBy }: Fault, { checker, code, status }: Cell): boolean => {
+const tells = ({ detectedBy }: Fault, { checker, code }: Cell): boolean => {
   const codes = detectedBy[checker]
-  if (codes === undefined) return false
-  return codes.length === 0 ? !Observer.isGood(status) : code !== undefined && codes.includes(code)
+  return codes !== undefined && code !== undefined && codes.includes(code)
 }
 
 const runFault = Effect.fnUntraced(function*(
   installation: Installation.Installation,
   observer: ReturnType<typeof Observer.make>,
   fault: Fault,
-  minutes: number,
-  checks: number
+  options: { readonly minutes: number; readonly checks: number; readonly rate: number }
 ) {
-  const ids = new Set(catalogue.map(({ id }) => id))
+  const { checks, minutes, rate } = options
   const injectedAt = yield* Clock.currentTimeMillis
-  let detected: { readonly by: string; readonly after: number } | undefined
+  const told = new Map<string, { readonly code: string; readonly after: number }>()
   const red = new Map<string, string>()
   yield* fault.inject(installation)
   yield* Effect.flatMap(observer.look, (cells) =>
     Effect.map(Clock.currentTimeMillis, (now) => {
       for (const cell of cells) {
         if (tells(fault, cell)) {
-          detected ??= { by: `${cell.checker} ${cell.code ?? ""}`, after: seconds(injectedAt, now) }
+          told.set(cell.checker, told.get(cell.checker) ?? { code: cell.code ?? "", after: seconds(injectedAt, now) })
         } else if (!Observer.isGood(cell.status)) {
           red.set(cell.checker, `${cell.checker} ${cell.status} ${cell.code ?? ""}`)
         }
@@ -136,9 +138,15 @@ const runFault = Effect.fnUntraced(function*(
   const others = [...red].filter(([checker]) => fault.detectedBy[checker] === undefined)
   return {
     fault: fault.name,
-    detectable: Object.keys(fault.detectedBy).some((id) => ids.has(id)),
-    detectedBy: detected?.by,
-    detected: detected?.after,
+    told: [...told].map(([checker, { after, code }]) => ({
+      checker,
+      code,
+      after,
+      interval: Option.match(Option.fromUndefinedOr(catalogue.find(({ id }) => id === checker)), {
+        onNone: () => 0,
+        onSome: (probe) => Duration.toSeconds(intervalOf(probe, rate))
+      })
+    })).sort((a, b) => a.after - b.after),
     cleared,
     allowed: Object.fromEntries(others.flatMap(([checker, text]) => {
       const reason = fault.mayRedden[checker]
@@ -150,9 +158,8 @@ const runFault = Effect.fnUntraced(function*(
 
 const faultRow = (result: FaultResult): ReadonlyArray<string> => [
   result.fault,
-  result.detected === undefined
-    ? result.detectable ? "NOT DETECTED" : "no check of the catalogue looks for it"
-    : `${result.detected} s, ${result.detectedBy}`,
+  result.told.map(({ after, checker, code, interval }) => `${after} s, ${checker} ${code} (each ${interval} s)`)
+    .join("; ") || "NOT DETECTED",
   result.cleared === undefined ? `not within ${Duration.format(SETTLE_WITHIN)}` : `${result.cleared} s`,
   [
     ...Object.entries(result.allowed).map(([checker, reason]) => `${checker} (${reason})`),
@@ -174,7 +181,7 @@ const command = Command.make(
       Flag.withDescription("Make ten faults, one after the other, instead")
     ),
     only: Flag.String("only").pipe(Flag.withDescription("Only faults whose name has this in it"), Flag.optional),
-    faultMinutes: positive("fault-minutes", 2, "How long each fault lasts"),
+    faultMinutes: positive("fault-minutes", 5, "How long each fault lasts"),
     json: Flag.String("json").pipe(Flag.withDescription("Also write the result to this file"), Flag.optional)
   },
   Effect.fn("soak")(function*(options) {
@@ -198,7 +205,7 @@ const command = Command.make(
           faults.filter(({ name }) => name.includes(Option.getOrElse(options.only, () => ""))),
           (fault) =>
             Effect.tap(
-              runFault(installation, observer, fault, options.faultMinutes, checks),
+              runFault(installation, observer, fault, { minutes: options.faultMinutes, checks, rate: options.rate }),
               (done) => Console.log(faultRow(done).join(" | "))
             )
         )
@@ -229,8 +236,8 @@ const command = Command.make(
     }
 
     const failed = "faults" in result
-      ? result.faults.some(({ cleared, detectable, detected, unexpected }) =>
-        (detectable && detected === undefined) || cleared === undefined || unexpected.length > 0
+      ? result.faults.some(({ cleared, told, unexpected }) =>
+        told.length === 0 || cleared === undefined || unexpected.length > 0
       )
       : result.checkers.some(({ runs, troubles }) => runs === 0 || troubles.length > 0)
     if (failed) yield* Effect.sync(() => process.exitCode = 1)
