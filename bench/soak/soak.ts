@@ -24,13 +24,23 @@ const SETTLE_WITHIN = Duration.minutes(5)
 
 const seconds = (from: number, to: number): number => Math.round((to - from) / 100) / 10
 
-/** Every check has run since then, and was good. */
-const isWell = (cells: ReadonlyArray<Cell>, since: DateTime.Utc): boolean =>
+/** Checks that run more rarely are not waited for, when what they last said is good. */
+const WAITED_FOR = Duration.minutes(1)
+
+const everyOf = (checker: string, rate: number): Duration.Duration | undefined => {
+  const probe = catalogue.find(({ id }) => id === checker)
+  return probe === undefined ? undefined : intervalOf(probe, rate)
+}
+
+/** Every check is good, and each that runs once a minute has run since then. */
+const isWell = (cells: ReadonlyArray<Cell>, since: DateTime.Utc, rate: number): boolean =>
   cells.length > 0 &&
-  cells.every(({ freshness, lastRun, status }) =>
-    freshness === "fresh" && Observer.isGood(status) && lastRun !== undefined &&
-    DateTime.isGreaterThanOrEqualTo(lastRun, since)
-  )
+  cells.every(({ checker, freshness, lastRun, status }) => {
+    const every = everyOf(checker, rate)
+    return freshness === "fresh" && Observer.isGood(status) && lastRun !== undefined &&
+      (every === undefined || Duration.isGreaterThan(every, WAITED_FOR) ||
+        DateTime.isGreaterThanOrEqualTo(lastRun, since))
+  })
 
 const printTable = (rows: ReadonlyArray<ReadonlyArray<string>>) =>
   Effect.forEach(Table.render(rows), (line) => Console.log(line), { discard: true })
@@ -47,12 +57,16 @@ const lookUntil = <E>(
   )
 
 const settled = Effect.fnUntraced(
-  function*(installation: Installation.Installation, observer: ReturnType<typeof Observer.make>, checks: number) {
+  function*(
+    installation: Installation.Installation,
+    observer: ReturnType<typeof Observer.make>,
+    options: { readonly checks: number; readonly rate: number }
+  ) {
     const since = yield* DateTime.now
     const from = DateTime.toEpochMillis(since)
     const cells = yield* lookUntil(
       observer.look,
-      (cells) => cells.length >= checks && isWell(cells, since),
+      (cells) => cells.length >= options.checks && isWell(cells, since, options.rate),
       SETTLE_WITHIN
     )
     if (Option.isSome(cells)) return seconds(from, yield* Clock.currentTimeMillis)
@@ -115,7 +129,7 @@ const runFault = Effect.fnUntraced(function*(
   fault: Fault,
   options: { readonly minutes: number; readonly checks: number; readonly rate: number }
 ) {
-  const { checks, minutes, rate } = options
+  const { minutes, rate } = options
   const injectedAt = yield* Clock.currentTimeMillis
   const told = new Map<string, { readonly code: string; readonly after: number }>()
   const red = new Map<string, string>()
@@ -134,7 +148,7 @@ const runFault = Effect.fnUntraced(function*(
       Effect.timeoutOption(Duration.minutes(minutes)),
       Effect.ensuring(Effect.orDie(fault.heal(installation)))
     )
-  const cleared = yield* settled(installation, observer, checks)
+  const cleared = yield* settled(installation, observer, options)
   const others = [...red].filter(([checker]) => fault.detectedBy[checker] === undefined)
   return {
     fault: fault.name,
@@ -142,10 +156,7 @@ const runFault = Effect.fnUntraced(function*(
       checker,
       code,
       after,
-      interval: Option.match(Option.fromUndefinedOr(catalogue.find(({ id }) => id === checker)), {
-        onNone: () => 0,
-        onSome: (probe) => Duration.toSeconds(intervalOf(probe, rate))
-      })
+      interval: Duration.toSeconds(everyOf(checker, rate) ?? 0)
     })).sort((a, b) => a.after - b.after),
     cleared,
     allowed: Object.fromEntries(others.flatMap(([checker, text]) => {
@@ -196,7 +207,7 @@ const command = Command.make(
     const installation = yield* Installation.make({ nodes: options.nodes })
     yield* installation.give(plan)
     const observer = Observer.make(installation)
-    const good = yield* settled(installation, observer, checks)
+    const good = yield* settled(installation, observer, { checks, rate: options.rate })
     yield* Console.log(good === undefined ? "not all is good; going on" : `all good after ${good} s`)
 
     const result = options.faults
