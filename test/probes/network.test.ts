@@ -1,6 +1,9 @@
 /** k8s.service.clusterip and k8s.dns.cluster, on one cluster with two nodes: what breaks the one is seen by the other too. */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Duration, Effect } from "effect"
+import * as Confirmation from "../../src/agent/Confirmation.ts"
+import { type Finding, keyOf } from "../../src/domain/Report.ts"
+import * as Hysteresis from "../../src/probes/Hysteresis.ts"
 import { type DnsClusterConfig, dnsCluster, judge as judgeDns } from "../../src/probes/kubernetes/dnsCluster.ts"
 import { judge as judgeService, serviceClusterIp } from "../../src/probes/kubernetes/serviceClusterIp.ts"
 import * as Needs from "../../src/probes/Needs.ts"
@@ -59,6 +62,50 @@ describe("judging what pods got from DNS", () => {
     assert.deepStrictEqual(says([bad("absent", "answered 1.2.3.4")], []), ["DNS_ANSWERS_EVERYTHING kube-dns"])
     assert.deepStrictEqual(says([bad("absent")], []), [])
     assert.deepStrictEqual(says([bad("pod")], []), ["DNS_POD_PATH_FAILED n0"])
+  })
+
+  /** From each node: the 95th percentile and, where it matters, the middle of its answers. */
+  const paced = (nodes: ReadonlyArray<readonly [p95Millis: number, p50Millis?: number]>, stands = false) =>
+    judgeDns(
+      config,
+      endpoints,
+      nodes.map(([p95Millis, p50Millis = 1], index) => ({
+        node: `n${index}`,
+        looked: [...all.map(good), { ...good("timed"), good: 20, tries: 20, p50Millis, p95Millis }]
+      })),
+      Hysteresis.make(
+        stands
+          ? new Set([
+            keyOf({ code: "DNS_SLOW", subject: { kind: "Service", name: "kube-dns", namespace: "kube-system" } })
+          ])
+          : undefined
+      )
+    ).map(({ code, evidence }) => `${code} ${evidence?.["node"] ?? ""}`.trim())
+
+  it("does not call it slow for the late answers of one busy node", () => {
+    assert.deepStrictEqual(paced([[149], [3], [4]]), [])
+    assert.deepStrictEqual(paced([[149], [3]]), [])
+    assert.deepStrictEqual(paced([[99, 99], [99, 99]]), [])
+  })
+
+  it("calls it slow when most nodes get late answers, or one node late ones as a rule", () => {
+    assert.deepStrictEqual(paced([[149]]), ["DNS_SLOW"])
+    assert.deepStrictEqual(paced([[149], [120]]), ["DNS_SLOW"])
+    assert.deepStrictEqual(paced([[3], [149], [149]]), ["DNS_SLOW"])
+    assert.deepStrictEqual(paced([[3], [310, 305], [4]]), ["DNS_SLOW n1"])
+  })
+
+  it("calls it quick again when it is clear of the limit", () => {
+    assert.deepStrictEqual(paced([[95], [96]], true), ["DNS_SLOW"])
+    assert.deepStrictEqual(paced([[95], [89]], true), [])
+  })
+
+  it("looks twice before it says that DNS is slow, and at nothing else twice", () => {
+    const faults = (...codes: ReadonlyArray<keyof typeof dnsCluster.codes>) => ({
+      findings: codes.map((code): Finding => ({ code, status: "WARN", blame: "target", message: "" }))
+    })
+    const again = Confirmation.unconfirmed(faults("DNS_SLOW", "DNS_UNRELIABLE"), new Set(), dnsCluster.confirm)
+    assert.deepStrictEqual(again.map(({ code }) => code), ["DNS_SLOW"])
   })
 
   it("finds the cluster's domain in the search list of a pod", () => {

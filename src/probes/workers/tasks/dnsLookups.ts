@@ -1,7 +1,8 @@
 /** `dns.lookups`: names asked from a pod, of certain servers and as programs ask, several times each. */
-import { Duration, Effect, Result, Schema } from "effect"
+import { Clock, Duration, Effect, Result, Schema } from "effect"
 import { Dns } from "../../../infra/net/Dns.ts"
 import { percentile } from "../../Percentile.ts"
+import * as Stopwatch from "../../Stopwatch.ts"
 import * as Task from "../Task.ts"
 
 /** Stands for the cluster's domain, which the pod's own resolv.conf tells. */
@@ -23,7 +24,9 @@ const Lookup = Schema.Struct({
   protocol: Schema.Literals(["udp", "tcp"]),
   wanted: Wanted,
   /** Asked until it is answered as wanted, for this many milliseconds at most; absent: asked `tries` times. */
-  untilMillis: Schema.optionalKey(Schema.Finite)
+  untilMillis: Schema.optionalKey(Schema.Finite),
+  /** Asked so many times instead, spread over a second or more and when nothing else is asked: how long answers take. */
+  timed: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 100 })))
 })
 export type Lookup = typeof Lookup.Type
 
@@ -37,6 +40,8 @@ const Looked = Schema.Struct({
   id: Schema.String,
   good: Schema.Int,
   tries: Schema.Int,
+  /** Of answers as wanted; of what is timed without the time in which the pod itself was too busy to read them. */
+  p50Millis: Schema.optionalKey(Schema.Finite),
   p95Millis: Schema.Finite,
   /** Of the last try that was not answered as wanted. */
   why: Schema.optionalKey(Schema.String)
@@ -50,8 +55,36 @@ export const domainOf = (search: ReadonlyArray<string>): string =>
 /** Between the tries of what is asked until it is there. */
 const AGAIN_AFTER = "250 millis"
 
+/** Between the tries of what is timed, so that one moment in which the machine was busy is one or two of them. */
+const SPREAD = "50 millis"
+
+/** No more of what is timed is asked after this long, or after so many tries without an answer, which others tell. */
+const TIMED_FOR = Duration.seconds(15)
+const MOST_UNANSWERED = 2
+
 /** Keeps the result in a termination message. */
 const MAX_WHY = 80
+
+/** One try. */
+interface Once {
+  /** Nothing when it was answered as wanted; else why not. */
+  readonly why?: string | undefined
+  /** Nothing is said by it unless it was answered. */
+  readonly millis: number
+}
+
+const lookedOf = (id: string, results: ReadonlyArray<Once>): Looked => {
+  const why = results.findLast((result) => result.why !== undefined)?.why
+  const answered = results.filter((result) => result.why === undefined).map(({ millis }) => millis)
+  return {
+    id,
+    good: answered.length,
+    tries: results.length,
+    p50Millis: percentile(answered, 50),
+    p95Millis: percentile(answered, 95),
+    ...(why === undefined ? {} : { why: why.slice(0, MAX_WHY) })
+  }
+}
 
 export const dnsLookups = Task.make("dns.lookups", {
   input: Input,
@@ -62,8 +95,7 @@ export const dnsLookups = Task.make("dns.lookups", {
     const domain = domainOf((yield* dns.resolver).search)
     const timeout = Duration.millis(timeoutMillis)
 
-    /** Nothing when it was answered as wanted; else why not. */
-    const once = Effect.fnUntraced(function*(lookup: Lookup) {
+    const once = Effect.fnUntraced(function*(lookup: Lookup): Effect.fn.Return<Once> {
       const name = lookup.name.replace(CLUSTER_DOMAIN, domain)
       const asked = lookup.server === undefined
         ? Effect.map(dns.system(name, timeout), ({ addresses, took }) => ({ code: "NOERROR", addresses, took }))
@@ -95,16 +127,28 @@ export const dnsLookups = Task.make("dns.lookups", {
           ...(last.why === undefined ? {} : { why: last.why.slice(0, MAX_WHY) })
         }
       }
-      const results = yield* Effect.forEach(Array.from({ length: tries }), () => once(lookup))
-      const why = results.findLast((result) => result.why !== undefined)?.why
-      return {
-        id: lookup.id,
-        good: results.filter((result) => result.why === undefined).length,
-        tries,
-        p95Millis: percentile(results.filter(({ why }) => why === undefined).map(({ millis }) => millis), 95),
-        ...(why === undefined ? {} : { why: why.slice(0, MAX_WHY) })
-      }
+      return lookedOf(lookup.id, yield* Effect.forEach(Array.from({ length: tries }), () => once(lookup)))
     })
-    return { looked: yield* Effect.forEach(lookups, look, { concurrency: 8 }) }
+
+    const time = Effect.fnUntraced(function*(lookup: Lookup, times: number) {
+      const until = (yield* Clock.currentTimeMillis) + Duration.toMillis(TIMED_FOR)
+      const results: Array<Once> = []
+      const unanswered = () => results.filter(({ why }) => why !== undefined).length
+      while (
+        results.length < times && unanswered() < MOST_UNANSWERED && (yield* Clock.currentTimeMillis) < until
+      ) {
+        if (results.length > 0) yield* Effect.sleep(SPREAD)
+        const [took, { why }] = yield* Stopwatch.timed(once(lookup))
+        results.push({ millis: Duration.toMillis(took), why })
+      }
+      return lookedOf(lookup.id, results)
+    })
+
+    const looked = yield* Effect.forEach(lookups.filter(({ timed }) => timed === undefined), look, { concurrency: 8 })
+    const timed = yield* Effect.forEach(
+      lookups.flatMap(({ timed, ...lookup }) => timed === undefined ? [] : [{ lookup, timed }]),
+      ({ lookup, timed }) => time(lookup, timed)
+    )
+    return { looked: [...looked, ...timed] }
   })
 })
