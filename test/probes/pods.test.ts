@@ -657,12 +657,12 @@ layer(
         const look = (slow: string, tooSlow: string) =>
           Effect.scoped(Effect.andThen(
             Effect.forkScoped(slowDisk(300)),
-            Effect.map(run(Probe.configure(diskLatency, { slow, tooSlow, commits: 20 })), found)
+            Effect.map(run(Probe.configure(diskLatency, { slow, tooSlow, commits: 10 })), found)
           ))
         assert.deepStrictEqual(yield* look("250ms", "10s"), [`DISK_SLOW ${name}`])
         assert.deepStrictEqual(yield* look("200ms", "250ms"), [`DISK_TOO_SLOW ${name}`])
         yield* eventually(
-          run(Probe.configure(diskLatency, { slow: "200ms", tooSlow: "250ms", commits: 20 })),
+          run(Probe.configure(diskLatency, { slow: "200ms", tooSlow: "250ms", commits: 10 })),
           ({ status }) => status === "PASS"
         )
       })
