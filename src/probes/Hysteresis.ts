@@ -2,7 +2,8 @@
  * Limits that do not flicker: what was red beyond a limit is green again only when it is clear of it by a tenth.
  *
  * Use it for numbers that wander, such as latencies and percentages; not for ages, which only grow, or counts of things
- * that are broken, of which one is one too many.
+ * that are broken, of which one is one too many. Nor where one code is said of several numbers of one object, such as its
+ * file systems: what stands does not tell of which, and another one near the limit would never turn green.
  *
  * ```ts
  * const limits = yield* Hysteresis.limits
@@ -26,6 +27,8 @@ export interface Said {
 export interface Limits {
   /** Above `limit`; while that stands, at or above nine tenths of it. */
   readonly exceeds: (value: number, limit: number, said: Said) => boolean
+  /** At or above `limit`; while that stands, at or above nine tenths of it. */
+  readonly reaches: (value: number, limit: number, said: Said) => boolean
   /** Below `limit`; while that stands, at or below ten ninths of it. */
   readonly fallsBelow: (value: number, limit: number, said: Said) => boolean
   /** {@link exceeds} for times. */
@@ -40,6 +43,7 @@ export const make = (standing: ReadonlySet<string> = new Set()): Limits => {
     value > limit || (stands(said) && value >= limit * MARGIN && limit > 0)
   return {
     exceeds,
+    reaches: (value, limit, said) => value >= limit || exceeds(value, limit, said),
     fallsBelow: (value, limit, said) => value < limit || (stands(said) && value <= limit / MARGIN && limit > 0),
     takesLonger: (took, limit, said) => exceeds(Duration.toMillis(took), Duration.toMillis(limit), said)
   }

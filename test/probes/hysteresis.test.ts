@@ -1,7 +1,17 @@
 import { assert, describe, it } from "@effect/vitest"
 import { DateTime, Duration, Effect, Schema } from "effect"
-import { keyOf } from "../../src/domain/Report.ts"
+import { type Finding, keyOf } from "../../src/domain/Report.ts"
+import { Node } from "../../src/infra/kube/resources/core.ts"
+import { PodRequests } from "../../src/infra/kube/resources/pods.ts"
+import { TcpConfig, judge as tcp } from "../../src/probes/application/tcp.ts"
 import * as Hysteresis from "../../src/probes/Hysteresis.ts"
+import { EtcdConfig, judgeWrites } from "../../src/probes/infrastructure/etcd.ts"
+import { NodeResourcesConfig, judge as nodeResources } from "../../src/probes/infrastructure/nodeResources.ts"
+import { CapacityQuotaConfig, judge as capacityQuota } from "../../src/probes/kubernetes/capacityQuota.ts"
+import { judgeReplica } from "../../src/probes/middleware/mysql.ts"
+import { judgeDelay } from "../../src/probes/middleware/postgres.ts"
+import { codes as redisCodes } from "../../src/probes/middleware/redis.ts"
+import { judgeConnections, judgeTime } from "../../src/probes/middleware/service.ts"
 import { RunContext } from "../../src/probes/RunContext.ts"
 
 const code = { code: "FULL" }
@@ -86,4 +96,116 @@ describe("a limit", () => {
         assert.isTrue(reds.every((red) => red))
       })
   )
+})
+
+/** What a probe says of a value, given what stands. */
+type Say = (value: number, limits: Hysteresis.Limits) => ReadonlyArray<Pick<Finding, "code" | "subject">>
+
+const seconds = (value: number) => Duration.seconds(value)
+
+const node = Schema.decodeUnknownSync(Node.object)({
+  metadata: { name: "a" },
+  spec: {},
+  status: { allocatable: { pods: "100" }, conditions: [{ type: "Ready", status: "True" }] }
+})
+
+const pods = (count: number) =>
+  Array.from(
+    { length: count },
+    (_, index) =>
+      Schema.decodeUnknownSync(PodRequests.object)({
+        metadata: { name: `${index}` },
+        spec: { nodeName: "a" },
+        status: { phase: "Running" }
+      })
+  )
+
+const etcd: Parameters<typeof judgeWrites>[1] = {
+  looked: [],
+  members: []
+}
+
+/** By probe and code: what is measured, the limit, and what is clear of it. */
+const JUDGES: ReadonlyArray<readonly [title: string, code: string, limit: number, say: Say]> = [
+  ["infra.node.resources", "TASKS_ALMOST_USED", 75, (value, limits) =>
+    nodeResources(
+      Schema.decodeSync(NodeResourcesConfig)({}),
+      "a",
+      { fileSystems: [], leftOut: 0, tasks: { used: value * 10, limit: 1000 } },
+      limits
+    )],
+  [
+    "k8s.capacity.quota",
+    "NODE_PODS_NEAR",
+    90,
+    (value, limits) =>
+      capacityQuota(Schema.decodeSync(CapacityQuotaConfig)({ podsWarn: 90 }), limits)({
+        quotas: [],
+        nodes: [node],
+        pods: pods(Math.round(value)),
+        now: DateTime.makeUnsafe(0)
+      }).findings
+  ],
+  ["infra.etcd", "PUT_SLOW", 100, (value, limits) =>
+    judgeWrites(
+      Schema.decodeSync(EtcdConfig)({ putWarnAfter: "100ms" }),
+      etcd,
+      [{ endpoint: "https://etcd:2379", puts: [Duration.millis(value)] }],
+      false,
+      limits
+    )],
+  [
+    "app.tcp",
+    "PORT_SLOW",
+    500,
+    (value, limits) =>
+      tcp(Schema.decodeSync(TcpConfig)({}), limits)({ address: "db:5432" }, undefined, {
+        _tag: "Heard",
+        heard: { address: "192.0.2.1", took: Duration.millis(value), received: new Uint8Array() }
+      })
+  ],
+  [
+    "mw.*, connections",
+    "CONNECTIONS_HIGH",
+    85,
+    (value, limits) => judgeConnections(redisCodes, { kind: "Redis", name: "a" }, value, 100, limits)
+  ],
+  [
+    "mw.*, time",
+    "SLOW",
+    50,
+    (value, limits) =>
+      judgeTime(redisCodes, { kind: "Redis", name: "a" }, Duration.millis(value), Duration.millis(50), limits)
+  ],
+  ["mw.mysql", "REPLICA_BEHIND", 30, (value, limits) =>
+    judgeReplica(
+      "a",
+      { source: "b", io: "Yes", sql: "Yes", behind: value, delay: 0, error: "" },
+      { replicaDelay: seconds(30), replicaDelayError: seconds(300) },
+      limits
+    )],
+  [
+    "mw.postgres",
+    "STANDBY_BEHIND",
+    30,
+    (value, limits) =>
+      judgeDelay("a", seconds(value), { standbyDelay: seconds(30), standbyDelayError: seconds(300) }, limits)
+  ]
+]
+
+describe("a probe that said that a number is beyond its limit", () => {
+  for (const [title, code, limit, say] of JUDGES) {
+    it(`keeps to it until the number is clear of it: ${title} ${code}`, () => {
+      const found = say(limit * 1.04, Hysteresis.strict).find((each) => each.code === code)
+      if (found === undefined) throw new Error(`${title} does not say ${code} of ${limit * 1.04}`)
+      const says = (value: number, limits: Hysteresis.Limits) => say(value, limits).some((each) => each.code === code)
+      const standing = Hysteresis.make(new Set([keyOf(found)]))
+      const [near, clear] = [Math.ceil(limit * 0.92), Math.floor(limit * 0.88)]
+      assert.deepStrictEqual([says(near, Hysteresis.strict), says(near, standing), says(clear, standing)], [
+        false,
+        true,
+        false
+      ])
+    })
+  }
 })

@@ -11,6 +11,7 @@ import type { ShownCertificate } from "../../infra/tls/TlsPeer.ts"
 import { checkerCodes } from "../CheckerCodes.ts"
 import * as Codes from "../Codes.ts"
 import * as Elapsed from "../Elapsed.ts"
+import * as Hysteresis from "../Hysteresis.ts"
 import { ofChain, standing } from "../kubernetes/certExpiry.ts"
 import * as Outcome from "../Outcome.ts"
 import * as Probe from "../Probe.ts"
@@ -189,57 +190,64 @@ const judgeCertificate = (config: HttpConfig, { certificates }: HttpAnswer, now:
 const subjectOf = ({ url }: HttpConfig) => ({ kind: "URL", name: url })
 
 /** The verdict on one try. */
-export const judge =
-  (config: HttpConfig, expected: Asking.Expected, withCredential: boolean, redact: Asking.Redact) =>
-  (tried: Try, now: DateTime.Utc): Outcome.Outcome => {
-    const asked = `${config.method} ${config.url}`
-    const subject = subjectOf(config)
-    if (tried._tag === "Failure") {
-      const { error } = tried
-      const message = `${asked}: ${error.message}`
-      return Outcome.make("", [
-        Asking.notAsked(error, { message, subject }) ??
-          faultOf(error)({
-            message,
-            subject,
-            evidence: { stage: error.stage, ...certificateEvidence(error.certificate) }
-          })
-      ])
-    }
-    const { answer, took } = tried
-    const { timings } = answer
-    const evidence = { ...timingEvidence(timings), status: answer.status, address: answer.address }
-    if (Asking.isRejected(answer, expected, withCredential)) {
-      return Outcome.make("", [
-        codes.CREDENTIAL_REJECTED({
-          message: `${asked} answered ${answer.status} to the configured credential`,
+export const judge = (
+  config: HttpConfig,
+  expected: Asking.Expected,
+  withCredential: boolean,
+  redact: Asking.Redact,
+  limits: Hysteresis.Limits = Hysteresis.strict
+) =>
+(tried: Try, now: DateTime.Utc): Outcome.Outcome => {
+  const asked = `${config.method} ${config.url}`
+  const subject = subjectOf(config)
+  if (tried._tag === "Failure") {
+    const { error } = tried
+    const message = `${asked}: ${error.message}`
+    return Outcome.make("", [
+      Asking.notAsked(error, { message, subject }) ??
+        faultOf(error)({
+          message,
           subject,
-          evidence
+          evidence: { stage: error.stage, ...certificateEvidence(error.certificate) }
         })
-      ])
-    }
-    const wrong = Asking.mismatches(answer, expected, redact)
-    const [first] = wrong
-    if (first !== undefined) {
-      const code = first.of === "status" ? codes.STATUS_UNEXPECTED : codes.ANSWER_UNEXPECTED
-      return Outcome.make("", [code({
-        message: `${asked}: ${wrong.map(({ text }) => text).join("; ")}`,
-        subject,
-        evidence: { ...evidence, ...Asking.excerpt(answer, withCredential, redact) }
-      })])
-    }
-    const slow = Duration.isGreaterThan(took, config.slow)
-      ? [codes.HTTP_SLOW({
-        message: `${asked} answered in ${millis(took)} ms (limit ${millis(config.slow)} ms): ${timingText(timings)}`,
+    ])
+  }
+  const { answer, took } = tried
+  const { timings } = answer
+  const evidence = { ...timingEvidence(timings), status: answer.status, address: answer.address }
+  if (Asking.isRejected(answer, expected, withCredential)) {
+    return Outcome.make("", [
+      codes.CREDENTIAL_REJECTED({
+        message: `${asked} answered ${answer.status} to the configured credential`,
         subject,
         evidence
-      })]
-      : []
-    return Outcome.make(
-      `${asked} answered ${answer.status} in ${millis(took)} ms: ${timingText(timings)}`,
-      [...slow, ...judgeCertificate(config, answer, now).map((finding) => ({ ...finding, subject }))]
-    )
+      })
+    ])
   }
+  const wrong = Asking.mismatches(answer, expected, redact)
+  const [first] = wrong
+  if (first !== undefined) {
+    const code = first.of === "status" ? codes.STATUS_UNEXPECTED : codes.ANSWER_UNEXPECTED
+    return Outcome.make("", [code({
+      message: `${asked}: ${wrong.map(({ text }) => text).join("; ")}`,
+      subject,
+      evidence: { ...evidence, ...Asking.excerpt(answer, withCredential, redact) }
+    })])
+  }
+  const slow = limits.takesLonger(took, config.slow, { code: codes.HTTP_SLOW, subject })
+    ? [codes.HTTP_SLOW({
+      message: `${asked} answered in ${millis(took)} ms (${
+        Hysteresis.text(`${millis(config.slow)} ms`, Duration.isGreaterThan(took, config.slow))
+      }): ${timingText(timings)}`,
+      subject,
+      evidence
+    })]
+    : []
+  return Outcome.make(
+    `${asked} answered ${answer.status} in ${millis(took)} ms: ${timingText(timings)}`,
+    [...slow, ...judgeCertificate(config, answer, now).map((finding) => ({ ...finding, subject }))]
+  )
+}
 
 /** Faults that a second try may not meet. Certificates do not renew themselves in a second. */
 const isWorthAnotherTry = ({ findings }: Outcome.Outcome): boolean =>
@@ -269,6 +277,7 @@ const run = Effect.fnUntraced(function*(config: HttpConfig) {
       message: "`tls.insecure` together with a credential: whoever answers would get it; name the authority in `tls.ca`"
     })
   }
+  const limits = yield* Hysteresis.limits
   const secrets = yield* Secrets.make
   const expected = yield* Asking.compile(config.expect)
   const headers = yield* Asking.revealHeaders(
@@ -279,7 +288,7 @@ const run = Effect.fnUntraced(function*(config: HttpConfig) {
   const request = Asking.requestOf({ ...config, headers })
   const once = Effect.gen(function*() {
     const tried = yield* tryOnce(request)
-    return judge(config, expected, withCredential, secrets.redact)(tried, yield* DateTime.now)
+    return judge(config, expected, withCredential, secrets.redact, limits)(tried, yield* DateTime.now)
   })
   let outcome = yield* once
   const first = outcome

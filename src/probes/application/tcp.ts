@@ -10,6 +10,7 @@ import type { NetError } from "../../infra/net/NetError.ts"
 import { type Heard, Tcp } from "../../infra/net/Tcp.ts"
 import { checkerCodes } from "../CheckerCodes.ts"
 import * as Codes from "../Codes.ts"
+import * as Hysteresis from "../Hysteresis.ts"
 import * as Outcome from "../Outcome.ts"
 import * as Probe from "../Probe.ts"
 import { setting } from "../Setting.ts"
@@ -129,7 +130,13 @@ const judgeClosed = (target: Target, tried: Tried): ReadonlyArray<Finding> => {
   }
 }
 
-const judgeOpen = (target: Target, find: Find | undefined, config: TcpConfig, tried: Tried): ReadonlyArray<Finding> => {
+const judgeOpen = (
+  target: Target,
+  find: Find | undefined,
+  config: TcpConfig,
+  tried: Tried,
+  limits: Hysteresis.Limits
+): ReadonlyArray<Finding> => {
   const subject = subjectOf(target)
   if (tried._tag === "Failure") {
     const { error } = tried
@@ -155,9 +162,14 @@ const judgeOpen = (target: Target, find: Find | undefined, config: TcpConfig, tr
         evidence: { ...evidence, heard: latin1(received).slice(0, 100) }
       })]
   }
-  return Duration.isGreaterThan(took, config.slow)
+  return limits.takesLonger(took, config.slow, { code: codes.PORT_SLOW, subject })
     ? [codes.PORT_SLOW({
-      message: `${subject.name} took ${millis} ms (limit ${Math.round(Duration.toMillis(config.slow))} ms)`,
+      message: `${subject.name} took ${millis} ms (${
+        Hysteresis.text(
+          `${Math.round(Duration.toMillis(config.slow))} ms`,
+          Duration.isGreaterThan(took, config.slow)
+        )
+      })`,
       subject,
       evidence
     })]
@@ -165,14 +177,17 @@ const judgeOpen = (target: Target, find: Find | undefined, config: TcpConfig, tr
 }
 
 /** The verdict on one port. */
-export const judge = (config: TcpConfig) => (target: Target, find: Find | undefined, tried: Tried) =>
-  target.must === "closed" ? judgeClosed(target, tried) : judgeOpen(target, find, config, tried)
+export const judge =
+  (config: TcpConfig, limits: Hysteresis.Limits = Hysteresis.strict) =>
+  (target: Target, find: Find | undefined, tried: Tried) =>
+    target.must === "closed" ? judgeClosed(target, tried) : judgeOpen(target, find, config, tried, limits)
 
 const bytesOf = ({ send, sendHex }: Target): Uint8Array | undefined =>
   sendHex !== undefined ? Buffer.from(sendHex, "hex") : send === undefined ? undefined : Buffer.from(send)
 
 const judgeTarget = Effect.fnUntraced(function*(target: Target, config: TcpConfig) {
   const tcp = yield* Tcp
+  const limits = yield* Hysteresis.limits
   const closed = target.must === "closed"
   const find = target.answer === undefined ? undefined : yield* pattern(target.answer)
   const at = target.address.lastIndexOf(":")
@@ -192,7 +207,7 @@ const judgeTarget = Effect.fnUntraced(function*(target: Target, config: TcpConfi
       onSuccess: (heard): Tried => ({ _tag: "Heard", heard }),
       onFailure: (error): Tried => ({ _tag: "Failure", error })
     }),
-    Effect.map((tried) => judge(config)(target, find, tried))
+    Effect.map((tried) => judge(config, limits)(target, find, tried))
   )
   const first = yield* once
   // One lost packet is no fault; an open port that must be closed is one at once.

@@ -10,6 +10,7 @@ import { TlsPeer } from "../../infra/tls/TlsPeer.ts"
 import { checkerCodes } from "../CheckerCodes.ts"
 import * as Codes from "../Codes.ts"
 import * as Elapsed from "../Elapsed.ts"
+import * as Hysteresis from "../Hysteresis.ts"
 import * as Outcome from "../Outcome.ts"
 import * as Probe from "../Probe.ts"
 import { RunContext } from "../RunContext.ts"
@@ -379,20 +380,23 @@ const bytes = (size: number): string => `${(size / 1024 / 1024).toFixed(1)} MiB`
 export const judgeRoom = (
   config: Pick<EtcdConfig, "dbWarnAt" | "dbErrorAt">,
   seen: Seen,
-  quotas: ReadonlyMap<string, number>
+  quotas: ReadonlyMap<string, number>,
+  limits: Hysteresis.Limits = Hysteresis.strict
 ): ReadonlyArray<Finding> =>
   answersOf(seen).flatMap(({ endpoint, status }) => {
     const { dbSize, dbSizeInUse, header } = status
     const quota = status.dbSizeQuota || (quotas.get(header.member_id) ?? 0)
     if (quota <= 0) return []
     const percent = Math.floor(dbSize * 100 / quota)
-    if (percent < config.dbWarnAt) return []
     const name = nameOf(seen, header.member_id, endpoint)
-    const code = percent >= config.dbErrorAt ? codes.DB_FULL : codes.DB_NEARLY_FULL
-    return [code({
+    const subject = subjectOf(name)
+    const [code] = ([[codes.DB_FULL, config.dbErrorAt], [codes.DB_NEARLY_FULL, config.dbWarnAt]] as const).find((
+      [code, limit]
+    ) => limits.reaches(percent, limit, { code, subject })) ?? []
+    return code === undefined ? [] : [code({
       message: `the database of member ${name} fills ${percent} % of its quota (${bytes(dbSize)} of ${bytes(quota)}, ` +
         `${bytes(dbSizeInUse)} of it in use; limits ${config.dbWarnAt} % and ${config.dbErrorAt} %)`,
-      subject: subjectOf(name),
+      subject,
       evidence: { endpoint, percent, bytes: dbSize, inUse: dbSizeInUse, quota }
     })]
   })
@@ -422,7 +426,8 @@ export const judgeWrites = (
   config: Pick<EtcdConfig, "putWarnAfter">,
   seen: Seen,
   written: ReadonlyArray<Written>,
-  isAlarmed: boolean
+  isAlarmed: boolean,
+  limits: Hysteresis.Limits = Hysteresis.strict
 ): ReadonlyArray<Finding> => {
   const findings = written.flatMap(({ endpoint, fault, puts }): ReadonlyArray<Finding> => {
     const name = nameOfEndpoint(seen, endpoint)
@@ -439,11 +444,13 @@ export const judgeWrites = (
       return [code({ ...about, message: `at member ${name} a key could not be ${what}: ${error.message}` })]
     }
     const took = median(puts)
-    return Duration.isGreaterThan(took, config.putWarnAfter)
+    const { subject } = about
+    return limits.takesLonger(took, config.putWarnAfter, { code: codes.PUT_SLOW, subject })
       ? [codes.PUT_SLOW({
-        message: `the median of ${puts.length} puts at member ${name} took ${millis(took)} ms ` +
-          `(limit ${millis(config.putWarnAfter)} ms)`,
-        subject: subjectOf(name),
+        message: `the median of ${puts.length} puts at member ${name} took ${millis(took)} ms (${
+          Hysteresis.text(`${millis(config.putWarnAfter)} ms`, Duration.isGreaterThan(took, config.putWarnAfter))
+        })`,
+        subject,
         evidence: { endpoint, medianMillis: millis(took), puts: puts.length }
       })]
       : []
@@ -645,6 +652,7 @@ const run = Effect.fnUntraced(function*(config: EtcdConfig) {
         "name its members in `endpoints`, and the client certificate in `certificate` and `key`"
     })])
   }
+  const limits = yield* Hysteresis.limits
   const gateway = yield* EtcdGateway
   const samples = yield* Samples
   const tls = yield* tlsOf(config)
@@ -667,7 +675,7 @@ const run = Effect.fnUntraced(function*(config: EtcdConfig) {
   const membership = judgeMembers(seen)
   const led = answersOf(seen).filter(({ status }) => status.leader !== NO_MEMBER)
   if (led.length === 0 || membership.some(({ code }) => code === codes.CLUSTERS_DIFFER.code)) {
-    return Outcome.make("", [...membership, ...judgeRoom(config, seen, new Map())])
+    return Outcome.make("", [...membership, ...judgeRoom(config, seen, new Map(), limits)])
   }
 
   /** Members once each, however many addresses they have; learners take no requests but those for their status. */
@@ -713,8 +721,8 @@ const run = Effect.fnUntraced(function*(config: EtcdConfig) {
     [
       ...membership,
       ...alarmed,
-      ...judgeWrites(config, seen, written, alarmed.some(({ code }) => code === codes.NO_SPACE.code)),
-      ...judgeRoom(config, seen, quotas),
+      ...judgeWrites(config, seen, written, alarmed.some(({ code }) => code === codes.NO_SPACE.code), limits),
+      ...judgeRoom(config, seen, quotas, limits),
       ...judgeGrowth(config, grown),
       ...unread
     ]

@@ -3,6 +3,7 @@ import { Effect, Schema } from "effect"
 import { matches } from "../../domain/NamePattern.ts"
 import type { Finding } from "../../domain/Report.ts"
 import * as Codes from "../Codes.ts"
+import * as Hysteresis from "../Hysteresis.ts"
 import * as Outcome from "../Outcome.ts"
 import * as Probe from "../Probe.ts"
 import { Names, Percent, setting } from "../Setting.ts"
@@ -91,7 +92,8 @@ const round = (percent: number): number => Math.round(percent * 10) / 10
 export const judge = (
   config: NodeResourcesConfig,
   node: string,
-  { connections, fileSystems, files, stalls, tasks }: NodeResources
+  { connections, fileSystems, files, stalls, tasks }: NodeResources,
+  limits: Hysteresis.Limits = Hysteresis.strict
 ): ReadonlyArray<Finding> => {
   const subject = { kind: "Node", name: node }
   const findings: Array<Finding> = []
@@ -132,10 +134,15 @@ export const judge = (
   ) => {
     if (table === undefined) return
     const percent = percentOf(table.used, table.limit)
-    const [code, limit] = percent > config.useError ? [error, config.useError] : [warn, config.useWarn]
-    if (percent <= limit) return
+    const [code, limit] =
+      ([[error, config.useError], [warn, config.useWarn]] as const).find(([code, limit]) =>
+        limits.exceeds(percent, limit, { code, subject })
+      ) ?? []
+    if (code === undefined || limit === undefined) return
     findings.push(code({
-      message: `node ${node} uses ${table.used} of ${table.limit} ${what} (${round(percent)} %, limit ${limit} %)`,
+      message: `node ${node} uses ${table.used} of ${table.limit} ${what} (${round(percent)} %, ${
+        Hysteresis.text(`${limit} %`, percent > limit)
+      })`,
       subject,
       evidence: { used: table.used, of: table.limit, usedPercent: round(percent), limitPercent: limit }
     }))
@@ -170,11 +177,12 @@ export const nodeResources = Probe.make("infra.node.resources", {
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: NodeResourcesConfig) {
     const nodes = yield* Nodes
+    const limits = yield* Hysteresis.limits
     const answers = yield* nodes.run(task, {})
     const answered = answers.flatMap((answer) => answer._tag === "Answered" ? [answer] : [])
     return Outcome.make(
       `${answered.length} of ${answers.length} nodes have disk, inodes, connections, files and tasks left`,
-      [...answered.flatMap(({ node, output }) => judge(config, node, output)), ...silenceOf(answers)]
+      [...answered.flatMap(({ node, output }) => judge(config, node, output, limits)), ...silenceOf(answers)]
     )
   })
 })

@@ -8,6 +8,7 @@ import { APIService } from "../../infra/kube/resources/extensions.ts"
 import { checkerCodes } from "../CheckerCodes.ts"
 import * as Codes from "../Codes.ts"
 import * as Elapsed from "../Elapsed.ts"
+import * as Hysteresis from "../Hysteresis.ts"
 import * as Needs from "../Needs.ts"
 import * as Outcome from "../Outcome.ts"
 import * as Probe from "../Probe.ts"
@@ -166,7 +167,9 @@ const tryOut = Effect.fnUntraced(function*(service: APIService, config: ApiServi
     : yield* Effect.delay(ask(service, config.timeout), AGAIN_AFTER)
   const fault = judgeAnswer(service, answer, config.timeout)
   if (fault !== undefined) return [fault]
-  if (Duration.isLessThanOrEqualTo(took, config.slow)) return []
+  const limits = yield* Hysteresis.limits
+  const said = { code: codes.APISERVICE_SLOW, subject: subject(service) }
+  if (!limits.takesLonger(took, config.slow, said)) return []
   const again = yield* Effect.forEach(
     Array.from({ length: CONFIRMATIONS }),
     () => ask(service, config.timeout),
@@ -174,9 +177,11 @@ const tryOut = Effect.fnUntraced(function*(service: APIService, config: ApiServi
   )
   const millis = again.map(([each]) => Math.round(Duration.toMillis(each))).sort((a, b) => a - b)
   const median = millis[Math.floor(millis.length / 2)] ?? 0
-  return median <= Duration.toMillis(config.slow) ? [] : [codes.APISERVICE_SLOW({
+  return !limits.exceeds(median, Duration.toMillis(config.slow), said) ? [] : [codes.APISERVICE_SLOW({
     message: `the API ${nameOf(service)}, served by ${servedBy(service)}, takes ${median} ms (median of ` +
-      `${millis.length}) to tell its resources (limit ${Duration.format(config.slow)})`,
+      `${millis.length}) to tell its resources (${
+        Hysteresis.text(Duration.format(config.slow), median > Duration.toMillis(config.slow))
+      })`,
     subject: subject(service),
     evidence: { medianMillis: median, limitMillis: Duration.toMillis(config.slow) }
   })]

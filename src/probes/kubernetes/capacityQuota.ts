@@ -10,6 +10,7 @@ import { PodRequests } from "../../infra/kube/resources/pods.ts"
 import { checkerCodes } from "../CheckerCodes.ts"
 import * as Codes from "../Codes.ts"
 import * as Elapsed from "../Elapsed.ts"
+import * as Hysteresis from "../Hysteresis.ts"
 import * as Needs from "../Needs.ts"
 import * as Outcome from "../Outcome.ts"
 import * as Probe from "../Probe.ts"
@@ -258,7 +259,8 @@ const judgeHeadroom = (nodes: ReadonlyArray<Loaded>): ReadonlyArray<Finding> => 
 const judgePods = (
   nodes: ReadonlyArray<Loaded>,
   open: ReadonlyArray<Loaded>,
-  config: CapacityQuotaConfig
+  config: CapacityQuotaConfig,
+  limits: Hysteresis.Limits
 ): ReadonlyArray<Finding> => {
   const isFull = ({ allocatable, requested }: Loaded): boolean => requested.pods >= allocatable.pods
   const [first] = open
@@ -275,9 +277,13 @@ const judgePods = (
     ...none,
     ...nodes.flatMap(({ allocatable, name, requested }) => {
       const percent = allocatable.pods === 0 ? 0 : Math.floor(requested.pods * 100 / allocatable.pods)
-      return percent < config.podsWarn || requested.pods === 0 ? [] : [codes.NODE_PODS_NEAR({
-        message: `node ${name} has ${requested.pods} of at most ${allocatable.pods} pods (${percent} %)`,
-        subject: { kind: "Node", name },
+      const subject = { kind: "Node", name }
+      const isNear = limits.reaches(percent, config.podsWarn, { code: codes.NODE_PODS_NEAR, subject })
+      return !isNear || requested.pods === 0 ? [] : [codes.NODE_PODS_NEAR({
+        message: `node ${name} has ${requested.pods} of at most ${allocatable.pods} pods (${percent} %, ${
+          Hysteresis.text(`${config.podsWarn} %`, percent >= config.podsWarn)
+        })`,
+        subject,
         evidence: { pods: requested.pods, allocatable: allocatable.pods, percent }
       })]
     })
@@ -285,25 +291,26 @@ const judgePods = (
 }
 
 /** The verdict on what was seen. */
-export const judge = (config: CapacityQuotaConfig) => (seen: Seen): Outcome.Outcome => {
-  const staying = seen.nodes.filter((node) => isReady(node) && node.metadata.deletionTimestamp === undefined)
-  const nodes = load(staying, seen.pods)
-  const open = load(staying.filter(isOpen), seen.pods)
-  if (seen.quotas.length === 0 && seen.nodes.length === 0) {
-    return Outcome.make("", [
-      checkerCodes.NOT_APPLICABLE({ message: "the cluster has no node and no ResourceQuota" })
-    ])
+export const judge =
+  (config: CapacityQuotaConfig, limits: Hysteresis.Limits = Hysteresis.strict) => (seen: Seen): Outcome.Outcome => {
+    const staying = seen.nodes.filter((node) => isReady(node) && node.metadata.deletionTimestamp === undefined)
+    const nodes = load(staying, seen.pods)
+    const open = load(staying.filter(isOpen), seen.pods)
+    if (seen.quotas.length === 0 && seen.nodes.length === 0) {
+      return Outcome.make("", [
+        checkerCodes.NOT_APPLICABLE({ message: "the cluster has no node and no ResourceQuota" })
+      ])
+    }
+    return Outcome.make(
+      `${seen.quotas.length} quotas and ${nodes.length} nodes have room` +
+        (open.length > 1 ? `; the pods of any one of ${open.length} nodes would fit on the others` : ""),
+      [
+        ...seen.quotas.flatMap((quota) => judgeQuota(quota, seen.now, config)),
+        ...judgePods(nodes, open, config, limits),
+        ...judgeHeadroom(open)
+      ]
+    )
   }
-  return Outcome.make(
-    `${seen.quotas.length} quotas and ${nodes.length} nodes have room` +
-      (open.length > 1 ? `; the pods of any one of ${open.length} nodes would fit on the others` : ""),
-    [
-      ...seen.quotas.flatMap((quota) => judgeQuota(quota, seen.now, config)),
-      ...judgePods(nodes, open, config),
-      ...judgeHeadroom(open)
-    ]
-  )
-}
 
 /** A quota is changed, or a resource of it is used up or has room again: every object created counts, and most tell nothing. */
 const FILLS = Watch.differsIn(({ spec, status }: ResourceQuota) => [
@@ -327,12 +334,13 @@ export const capacityQuota = Probe.make("k8s.capacity.quota", {
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: CapacityQuotaConfig) {
     const kube = yield* Kube
+    const limits = yield* Hysteresis.limits
     const [{ items: quotas }, { items: nodes }, { items: pods }, now] = yield* Effect.all([
       kube.list(ResourceQuota),
       kube.list(Node),
       kube.list(PodRequests),
       ServerTime.nowOrOurs
     ], { concurrency: 4 })
-    return judge(config)({ quotas, nodes, pods, now })
+    return judge(config, limits)({ quotas, nodes, pods, now })
   })
 })

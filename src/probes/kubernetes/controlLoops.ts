@@ -9,6 +9,7 @@ import { Lease } from "../../infra/kube/resources/coordination.ts"
 import { PodScheduling } from "../../infra/kube/resources/pods.ts"
 import * as Codes from "../Codes.ts"
 import * as Elapsed from "../Elapsed.ts"
+import * as Hysteresis from "../Hysteresis.ts"
 import * as Needs from "../Needs.ts"
 import * as Outcome from "../Outcome.ts"
 import * as Probe from "../Probe.ts"
@@ -223,11 +224,14 @@ const late = (
   component: Component,
   what: string,
   took: Duration.Duration,
-  limit: Duration.Duration
+  limit: Duration.Duration,
+  limits: Hysteresis.Limits
 ): ReadonlyArray<Finding> =>
-  Duration.isGreaterThan(took, limit)
+  limits.takesLonger(took, limit, { code, subject: subject(component) })
     ? [code({
-      message: `${component} took ${Elapsed.text(took)} (limit ${Elapsed.text(limit)}) to ${what}`,
+      message: `${component} took ${Elapsed.text(took)} (${
+        Hysteresis.text(Elapsed.text(limit), Duration.isGreaterThan(took, limit))
+      }) to ${what}`,
       subject: subject(component),
       evidence: { tookMillis: millis(took), limitMillis: Duration.toMillis(limit) }
     })]
@@ -243,6 +247,7 @@ interface Watched {
 
 const watchLoops = Effect.fnUntraced(function*(name: string, namespace: string, config: ControlLoopsConfig) {
   const kube = yield* Kube
+  const limits = yield* Hysteresis.limits
   const selection = { namespace, labelSelector: `${LABEL}=${name}` }
   const replicaSet = Effect.map(kube.list(ReplicaSet, selection), ({ items }) => items[0])
   const pod = Effect.map(kube.list(PodScheduling, selection), ({ items }) => items[0])
@@ -289,7 +294,8 @@ const watchLoops = Effect.fnUntraced(function*(name: string, namespace: string, 
     CONTROLLER_MANAGER,
     "make the pod of a new Deployment",
     podTook,
-    config.podWarnAfter
+    config.podWarnAfter,
+    limits
   )
 
   // A node, or why there is none: either is the scheduler's word.
@@ -317,7 +323,14 @@ const watchLoops = Effect.fnUntraced(function*(name: string, namespace: string, 
   return {
     findings: [
       ...slow,
-      ...late(codes.SCHEDULING_SLOW, SCHEDULER, "look at a new pod", looked.value.took, config.scheduledWarnAfter)
+      ...late(
+        codes.SCHEDULING_SLOW,
+        SCHEDULER,
+        "look at a new pod",
+        looked.value.took,
+        config.scheduledWarnAfter,
+        limits
+      )
     ],
     controllersActed: true,
     schedulerActed: true,

@@ -13,6 +13,7 @@ import { MySql } from "../../infra/middleware/MySql.ts"
 import { ServiceError, type ServiceServer, type SqlConnection } from "../../infra/middleware/Service.ts"
 import { checkerCodes } from "../CheckerCodes.ts"
 import * as Codes from "../Codes.ts"
+import * as Hysteresis from "../Hysteresis.ts"
 import * as Outcome from "../Outcome.ts"
 import * as Probe from "../Probe.ts"
 import { Scratch } from "../Scratch.ts"
@@ -210,7 +211,8 @@ export const parseReplica = (row: Readonly<Record<string, unknown>>): ReplicaSta
 export const judgeReplica = (
   address: string,
   { behind, delay, error, io, source, sql }: ReplicaStatus,
-  limits: { readonly replicaDelay: Duration.Duration; readonly replicaDelayError: Duration.Duration }
+  config: { readonly replicaDelay: Duration.Duration; readonly replicaDelayError: Duration.Duration },
+  limits: Hysteresis.Limits = Hysteresis.strict
 ): ReadonlyArray<Finding> => {
   const subject = server(address)
   const evidence = { source, io, sql, ...(behind === undefined ? {} : { behindSeconds: behind, delaySeconds: delay }) }
@@ -231,9 +233,17 @@ export const judgeReplica = (
     })]
   }
   const late = Duration.seconds(Math.max(0, behind - delay))
-  if (!Duration.isGreaterThan(late, limits.replicaDelay)) return []
-  const code = Duration.isGreaterThan(late, limits.replicaDelayError) ? codes.REPLICA_FAR_BEHIND : codes.REPLICA_BEHIND
-  return [code({ message: `${address} is ${Duration.format(late)} behind ${source}`, subject, evidence })]
+  const [code, limit] = ([
+    [codes.REPLICA_FAR_BEHIND, config.replicaDelayError],
+    [codes.REPLICA_BEHIND, config.replicaDelay]
+  ] as const).find(([code, limit]) => limits.takesLonger(late, limit, { code, subject })) ?? []
+  return code === undefined || limit === undefined ? [] : [code({
+    message: `${address} is ${Duration.format(late)} behind ${source} (${
+      Hysteresis.text(Duration.format(limit), Duration.isGreaterThan(late, limit))
+    })`,
+    subject,
+    evidence
+  })]
 }
 
 const State = Schema.Struct({
@@ -289,6 +299,7 @@ const MAXIMUM_PROBER = 100
 
 interface Task {
   readonly config: Config
+  readonly limits: Hysteresis.Limits
   readonly access: (address: string) => ServiceServer
   readonly mysql: MySql["Service"]
   /** Whose rows they are. */
@@ -337,7 +348,7 @@ const roundTrip = Effect.fnUntraced(
     yield* onceMore(connection.query(`DELETE FROM ${table} WHERE prober = ?`, [key]))
     yield* purge(task, table, connection)
     if (found === token) {
-      return judgeTime(codes, server(address), took, config.slow)
+      return judgeTime(codes, server(address), took, config.slow, task.limits)
     }
     return [codes.WRITE_LOST({
       message: `${address} confirmed a row and does not have it`,
@@ -355,7 +366,13 @@ const lookAtServer = (task: Task, address: string, index: number) =>
       const galera = judgeGalera(address, status)
       if (galera.some(({ status }) => status === "ERROR")) return galera
       const { connections, readOnly } = yield* stateOf(connection)
-      const room = judgeConnections(codes, server(address), Number(status.get("Threads_connected") ?? 0), connections)
+      const room = judgeConnections(
+        codes,
+        server(address),
+        Number(status.get("Threads_connected") ?? 0),
+        connections,
+        task.limits
+      )
       // A user with more rights could write all the same, and part a replica from its source.
       if (readOnly !== 0) {
         return [
@@ -379,7 +396,13 @@ const lookAtReplica = (task: Task, address: string) =>
       const connection = yield* task.mysql.connect(task.access(address))
       const { connections } = yield* stateOf(connection)
       const status = yield* statusOf(connection)
-      const room = judgeConnections(codes, server(address), Number(status.get("Threads_connected") ?? 0), connections)
+      const room = judgeConnections(
+        codes,
+        server(address),
+        Number(status.get("Threads_connected") ?? 0),
+        connections,
+        task.limits
+      )
       const rows = yield* connection.query("SHOW REPLICA STATUS").pipe(
         Effect.catchIf(isRejected(NO_STATEMENT), () => connection.query("SHOW SLAVE STATUS")),
         // MariaDB: REPLICA MONITOR; MySQL: REPLICATION CLIENT.
@@ -402,7 +425,10 @@ const lookAtReplica = (task: Task, address: string) =>
           codes.NOT_A_REPLICA({ message: `${address} follows nobody`, subject: server(address) })
         ]
       }
-      return [...room, ...rows.value.flatMap((row) => judgeReplica(address, parseReplica(row), task.config))]
+      return [
+        ...room,
+        ...rows.value.flatMap((row) => judgeReplica(address, parseReplica(row), task.config, task.limits))
+      ]
     }))
   )
 
@@ -415,12 +441,13 @@ const run = Effect.fnUntraced(function*(config: Config) {
     return Outcome.make("", [checkerCodes.NOT_APPLICABLE({ message: "no servers are configured" })])
   }
   const kube = yield* Kube
+  const limits = yield* Hysteresis.limits
   const scratch = yield* Scratch
   const mysql = yield* MySql
   const access = yield* accessOf(config, config)
   const look = Effect.gen(function*(): Effect.fn.Return<Look> {
     const token = yield* scratch.name("mysql")
-    const task: Task = { config, access, mysql, token, prober: kube.cluster.slice(0, MAXIMUM_PROBER) }
+    const task: Task = { config, limits, access, mysql, token, prober: kube.cluster.slice(0, MAXIMUM_PROBER) }
     const findings = yield* Effect.all([
       Effect.forEach(servers, (address, index) => lookAtServer(task, address, index), { concurrency: AT_ONCE }),
       Effect.forEach(replicas, (address) => lookAtReplica(task, address), { concurrency: AT_ONCE })

@@ -13,6 +13,7 @@ import { Postgres } from "../../infra/middleware/Postgres.ts"
 import { ServiceError, type ServiceServer, type SqlConnection } from "../../infra/middleware/Service.ts"
 import { checkerCodes } from "../CheckerCodes.ts"
 import * as Codes from "../Codes.ts"
+import * as Hysteresis from "../Hysteresis.ts"
 import * as Outcome from "../Outcome.ts"
 import * as Probe from "../Probe.ts"
 import { Scratch } from "../Scratch.ts"
@@ -195,9 +196,10 @@ const decodeState = Schema.decodeUnknownEffect(State)
 export const judgeState = (
   address: string,
   { limit, used, xidAge, xidDatabase }: State,
-  { xidError, xidWarn }: { readonly xidWarn: number; readonly xidError: number }
+  { xidError, xidWarn }: { readonly xidWarn: number; readonly xidError: number },
+  limits: Hysteresis.Limits = Hysteresis.strict
 ): ReadonlyArray<Finding> => [
-  ...judgeConnections(codes, server(address), used, limit),
+  ...judgeConnections(codes, server(address), used, limit, limits),
   ...(xidAge > xidWarn
     ? [(xidAge > xidError ? codes.XID_WRAPAROUND : codes.XID_AGE_HIGH)({
       message: `${address}: the oldest transaction id of database ${xidDatabase} is ${xidAge} transactions old (limit ${
@@ -220,6 +222,7 @@ const isRejected = (code: string) => (error: unknown): error is ServiceError =>
 
 interface Task {
   readonly config: Config
+  readonly limits: Hysteresis.Limits
   readonly access: (address: string) => ServiceServer & { readonly database: string }
   readonly postgres: Postgres["Service"]
   /** Whose row it is. */
@@ -243,7 +246,7 @@ const create = (connection: SqlConnection) =>
 
 /** One row that is rolled back, then the one that stays. */
 const roundTrip = Effect.fnUntraced(
-  function*({ config, prober, token }: Task, address: string, connection: SqlConnection) {
+  function*({ config, limits, prober, token }: Task, address: string, connection: SqlConnection) {
     const trial = `${token}-rollback`
     const rolledBack = Effect.gen(function*() {
       yield* connection.query("BEGIN")
@@ -277,7 +280,7 @@ const roundTrip = Effect.fnUntraced(
         subject: server(address)
       })]
     }
-    return judgeTime(codes, server(address), took, config.slow)
+    return judgeTime(codes, server(address), took, config.slow, limits)
   }
 )
 
@@ -320,7 +323,7 @@ const lookAtServer = (task: Task, address: string) =>
       const connection = yield* task.postgres.connect(task.access(address))
       const [row] = yield* connection.query(STATE)
       const state = yield* decodeState(row)
-      const room = judgeState(address, state, task.config)
+      const room = judgeState(address, state, task.config, task.limits)
       if (state.recovery || state.readOnly) {
         const why = state.recovery ? "it is a standby" : "default_transaction_read_only is on"
         return [
@@ -368,14 +371,20 @@ const missingSince = Effect.fnUntraced(function*(task: Task, primary: string, be
 export const judgeDelay = (
   address: string,
   late: Duration.Duration,
-  limits: { readonly standbyDelay: Duration.Duration; readonly standbyDelayError: Duration.Duration }
+  config: { readonly standbyDelay: Duration.Duration; readonly standbyDelayError: Duration.Duration },
+  limits: Hysteresis.Limits = Hysteresis.strict
 ): ReadonlyArray<Finding> => {
-  if (!Duration.isGreaterThan(late, limits.standbyDelay)) return []
+  const subject = server(address)
   const seconds = Math.floor(Duration.toSeconds(late))
-  const code = Duration.isGreaterThan(late, limits.standbyDelayError) ? codes.STANDBY_FAR_BEHIND : codes.STANDBY_BEHIND
-  return [code({
-    message: `${address} has not replayed what was committed ${Duration.format(Duration.seconds(seconds))} ago`,
-    subject: server(address),
+  const [code, limit] = ([
+    [codes.STANDBY_FAR_BEHIND, config.standbyDelayError],
+    [codes.STANDBY_BEHIND, config.standbyDelay]
+  ] as const).find(([code, limit]) => limits.takesLonger(late, limit, { code, subject })) ?? []
+  return code === undefined || limit === undefined ? [] : [code({
+    message: `${address} has not replayed what was committed ${Duration.format(Duration.seconds(seconds))} ago (${
+      Hysteresis.text(Duration.format(limit), Duration.isGreaterThan(late, limit))
+    })`,
+    subject,
     evidence: { behindSeconds: seconds }
   })]
 }
@@ -389,7 +398,8 @@ const lookAtStandby = (task: Task, address: string, written: string | undefined)
       const subject = server(address)
       const connection = yield* task.postgres.connect(task.access(address))
       const [row] = yield* connection.query(STATE)
-      const room = judgeConnections(codes, subject, (yield* decodeState(row)).used, (yield* decodeState(row)).limit)
+      const { limit, used } = yield* decodeState(row)
+      const room = judgeConnections(codes, subject, used, limit, task.limits)
       const [{ paused, recovery }] = yield* Effect.flatMap(
         connection.query(
           "SELECT pg_is_in_recovery() AS recovery, " +
@@ -422,7 +432,7 @@ const lookAtStandby = (task: Task, address: string, written: string | undefined)
       )
       if (Option.isSome(arrived)) return [...room, ...pause]
       const late = yield* missingSince(task, written, (yield* last)?.beat ?? null)
-      return [...room, ...pause, ...judgeDelay(address, late, config)]
+      return [...room, ...pause, ...judgeDelay(address, late, config, task.limits)]
     }))
   )
 
@@ -435,11 +445,13 @@ const run = Effect.fnUntraced(function*(config: Config) {
     return Outcome.make("", [checkerCodes.NOT_APPLICABLE({ message: "no servers are configured" })])
   }
   const kube = yield* Kube
+  const limits = yield* Hysteresis.limits
   const scratch = yield* Scratch
   const postgres = yield* Postgres
   const access = yield* accessOf(config, config)
   const look = Effect.gen(function*(): Effect.fn.Return<Look> {
     const task: Task = {
+      limits,
       config,
       access: (address) => ({ ...access(address), database: config.database }),
       postgres,

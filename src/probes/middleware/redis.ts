@@ -14,6 +14,7 @@ import type { ServiceError, ServiceServer } from "../../infra/middleware/Service
 import { checkerCodes } from "../CheckerCodes.ts"
 import * as Codes from "../Codes.ts"
 import { CredentialRef } from "../CredentialRef.ts"
+import * as Hysteresis from "../Hysteresis.ts"
 import * as Outcome from "../Outcome.ts"
 import * as Probe from "../Probe.ts"
 import { Scratch } from "../Scratch.ts"
@@ -189,11 +190,16 @@ const server = (address: string): Subject => ({ kind: "Redis", name: address })
 const MEMORY_SHARE = 0.9
 
 /** What a data server says of its own room. */
-export const judgeRoom = (address: string, info: Info): ReadonlyArray<Finding> => {
+export const judgeRoom = (
+  address: string,
+  info: Info,
+  limits: Hysteresis.Limits = Hysteresis.strict
+): ReadonlyArray<Finding> => {
   const limit = numberOf(info, "maxmemory")
   // What replicas and the append-only file buffer is not counted against the limit.
   const used = numberOf(info, "used_memory") - numberOf(info, "mem_not_counted_for_evict")
-  const full = limit > 0 && info.get("maxmemory_policy") === "noeviction" && used >= limit * MEMORY_SHARE
+  const full = limit > 0 && info.get("maxmemory_policy") === "noeviction" &&
+    limits.reaches(used / limit, MEMORY_SHARE, { code: codes.MEMORY_HIGH, subject: server(address) })
   return [
     ...(full
       ? [codes.MEMORY_HIGH({
@@ -206,7 +212,8 @@ export const judgeRoom = (address: string, info: Info): ReadonlyArray<Finding> =
       codes,
       server(address),
       numberOf(info, "connected_clients"),
-      numberOf(info, "maxclients")
+      numberOf(info, "maxclients"),
+      limits
     )
   ]
 }
@@ -440,6 +447,7 @@ const POLL = Duration.millis(20)
 /** What a run works with. */
 interface Task {
   readonly config: Config
+  readonly limits: Hysteresis.Limits
   readonly access: (address: string) => ServiceServer
   readonly redis: Redis["Service"]
   /** The name of keys, without a number. */
@@ -449,14 +457,14 @@ interface Task {
 
 /** Reads the token until it is there. */
 const readReplica = Effect.fnUntraced(function*(
-  { access, config, redis, token }: Task,
+  { access, config, limits, redis, token }: Task,
   address: string,
   key: string,
   options: { readonly cluster: boolean }
 ) {
   const connection = yield* redis.connect(access(address))
   const info = yield* infoOf(connection)
-  const room = judgeRoom(address, info)
+  const room = judgeRoom(address, info, limits)
   const link = judgeLink(address, info, config.linkGrace)
   if (link.length > 0) return [...room, ...link]
   if (options.cluster) yield* connection.send("READONLY")
@@ -479,11 +487,13 @@ const readReplica = Effect.fnUntraced(function*(
       })
     ]
   }
-  return Duration.isGreaterThan(took, config.replicaLag)
+  return limits.takesLonger(took, config.replicaLag, { code: codes.REPLICA_LAG, subject })
     ? [
       ...room,
       codes.REPLICA_LAG({
-        message: `${address} showed a write after ${millis(took)} ms (limit ${Duration.format(config.replicaLag)})`,
+        message: `${address} showed a write after ${millis(took)} ms (${
+          Hysteresis.text(Duration.format(config.replicaLag), Duration.isGreaterThan(took, config.replicaLag))
+        })`,
         subject,
         evidence
       })
@@ -537,7 +547,7 @@ const roundTrip = Effect.fnUntraced(function*(
       (replica) => judged(replica, readReplica(task, replica, key, options)),
       { concurrency: AT_ONCE }
     )
-    return [...judgeTime(codes, subject, took, config.slow), ...read.flat()]
+    return [...judgeTime(codes, subject, took, config.slow, task.limits), ...read.flat()]
   }).pipe(
     Effect.onExit((exit) => exit._tag === "Success" ? Effect.void : Effect.ignore(remove)),
     Effect.tap(remove)
@@ -566,7 +576,7 @@ const lookAtMaster = (
       const role = info.get("role") ?? "unknown"
       if (role !== "master" && options.demoted !== undefined) return [options.demoted(role)]
       return [
-        ...judgeRoom(address, info),
+        ...judgeRoom(address, info, task.limits),
         ...(options.replicated ? judgeReplicas(address, info, task.config) : []),
         ...(yield* judged(
           address,
@@ -773,12 +783,13 @@ const run = Effect.fnUntraced(function*(config: Config) {
   if (config.servers.length === 0) {
     return Outcome.make("", [checkerCodes.NOT_APPLICABLE({ message: "no servers are configured" })])
   }
+  const limits = yield* Hysteresis.limits
   const scratch = yield* Scratch
   const redis = yield* Redis
   const access = yield* accessOf(config, config)
   const look = Effect.gen(function*() {
     const token = yield* scratch.name("redis")
-    const task: Task = { config, access, redis, token, base: `${config.prefix}${token}` }
+    const task: Task = { config, limits, access, redis, token, base: `${config.prefix}${token}` }
     switch (config.mode) {
       case "standalone":
         return yield* lookAtServers(task)

@@ -14,6 +14,7 @@ import type { ServiceError, ServiceServer } from "../../infra/middleware/Service
 import { checkerCodes } from "../CheckerCodes.ts"
 import * as Codes from "../Codes.ts"
 import { CredentialRef } from "../CredentialRef.ts"
+import * as Hysteresis from "../Hysteresis.ts"
 import { optional, setting } from "../Setting.ts"
 
 /** Codes of every probe of middleware; spread into its own. */
@@ -166,12 +167,18 @@ export const judgeConnections = (
   codes: Codes.Codes<keyof typeof sharedCodes>,
   subject: Subject,
   used: number,
-  limit: number
+  limit: number,
+  limits: Hysteresis.Limits = Hysteresis.strict
 ): ReadonlyArray<Finding> => {
-  if (!(limit > 0) || used / limit < CONNECTIONS_WARN) return []
-  const code = used / limit < CONNECTIONS_ERROR ? codes.CONNECTIONS_HIGH : codes.CONNECTIONS_EXHAUSTED
-  return [code({
-    message: `${subject.name}: ${used} of ${limit} connections are in use`,
+  const share = limit > 0 ? used / limit : 0
+  const [code, most] = ([
+    [codes.CONNECTIONS_EXHAUSTED, CONNECTIONS_ERROR],
+    [codes.CONNECTIONS_HIGH, CONNECTIONS_WARN]
+  ] as const).find(([code, most]) => limits.reaches(share, most, { code, subject })) ?? []
+  return code === undefined || most === undefined ? [] : [code({
+    message: `${subject.name}: ${used} of ${limit} connections are in use (${
+      Hysteresis.text(`${most * 100} %`, share >= most)
+    })`,
     subject,
     evidence: { used, limit }
   })]
@@ -182,11 +189,14 @@ export const judgeTime = (
   codes: Codes.Codes<keyof typeof sharedCodes>,
   subject: Subject,
   took: Duration.Duration,
-  limit: Duration.Duration
+  limit: Duration.Duration,
+  limits: Hysteresis.Limits = Hysteresis.strict
 ): ReadonlyArray<Finding> =>
-  Duration.isGreaterThan(took, limit)
+  limits.takesLonger(took, limit, { code: codes.SLOW, subject })
     ? [codes.SLOW({
-      message: `${subject.name}: writing and reading back took ${millis(took)} ms (limit ${Duration.format(limit)})`,
+      message: `${subject.name}: writing and reading back took ${millis(took)} ms (${
+        Hysteresis.text(Duration.format(limit), Duration.isGreaterThan(took, limit))
+      })`,
       subject,
       evidence: { tookMillis: millis(took), limitMillis: Duration.toMillis(limit) }
     })]
