@@ -101,12 +101,14 @@ const deployment = (options: {
   readonly age?: Duration.Input
   readonly writtenFor?: Duration.Input
   readonly deleted?: boolean
+  readonly name?: string
+  readonly namespace?: string
 } = {}) =>
   ofDeployment(
     Schema.decodeSync(Deployment.object)({
       metadata: {
-        name: "web",
-        namespace: "shop",
+        name: options.name ?? "web",
+        namespace: options.namespace ?? "shop",
         generation: options.generation ?? 1,
         creationTimestamp: ago(options.age ?? "1 day"),
         ...(options.deleted === true ? { deletionTimestamp: ago("1 hour") } : {}),
@@ -353,8 +355,9 @@ describe("whose a pod is", () => {
 })
 
 describe("DNS on one node", () => {
-  const dns = (node: string, ready = "True", kind = "ReplicaSet") =>
+  const dns = (node: string, ready = "True", kind = "ReplicaSet", age: Duration.Input = "1 day") =>
     pod({
+      age,
       name: `coredns-${node}`,
       namespace: "kube-system",
       labels: { "k8s-app": "kube-dns", "pod-template-hash": "abc" },
@@ -362,16 +365,36 @@ describe("DNS on one node", () => {
       node,
       conditions: [["Ready", ready, "1 hour"]]
     })
+  const config = { startWithin: Duration.minutes(2) }
+  const lone = (pods: ReadonlyArray<Pod>, options: Parameters<typeof deployment>[0] = {}) =>
+    loneDns({
+      pods,
+      workloads: [deployment({ name: "coredns", namespace: "kube-system", replicas: 2, ...options })],
+      now: NOW
+    }, config)
+
   it("is seen by where its ready pods are", () => {
-    assert.isUndefined(loneDns([dns("a"), dns("b")]))
-    assert.deepStrictEqual(loneDns([dns("a"), dns("b", "False")]), {
+    assert.isUndefined(lone([dns("a"), dns("b")]))
+    assert.deepStrictEqual(lone([dns("a"), dns("b", "False")]), {
       subject: { kind: "Deployment", namespace: "kube-system", name: "coredns" },
       nodes: 1
     })
-    assert.strictEqual(loneDns([dns("a"), dns("a")])?.nodes, 1)
+    assert.strictEqual(lone([dns("a"), dns("a")])?.nodes, 1)
     // One on each node, or nothing that calls itself DNS: nothing to say.
-    assert.isUndefined(loneDns([dns("a", "True", "DaemonSet")]))
-    assert.isUndefined(loneDns([pod()]))
+    assert.isUndefined(lone([dns("a", "True", "DaemonSet")]))
+    assert.isUndefined(lone([pod()]))
+  })
+
+  it("is waited for while another of its pods is on its way, and no longer", () => {
+    const starting = (age: Duration.Input) => lone([dns("a"), dns("b", "False", "ReplicaSet", age)])
+    assert.isUndefined(starting("30 seconds"))
+    assert.strictEqual(starting("3 minutes")?.nodes, 1)
+    // Scaled up a moment ago: seen by its controller or not, the second pod is not there yet.
+    assert.isUndefined(lone([dns("a")], { writtenFor: "10 seconds" }))
+    assert.isUndefined(lone([dns("a")], { writtenFor: "10 seconds", generation: 2, observed: 1, replicas: 1 }))
+    assert.strictEqual(lone([dns("a")], { writtenFor: "3 minutes" })?.nodes, 1)
+    // Scaled down a moment ago: nothing is on its way.
+    assert.strictEqual(lone([dns("a")], { writtenFor: "10 seconds", replicas: 1 })?.nodes, 1)
   })
 })
 

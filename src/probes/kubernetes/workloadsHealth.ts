@@ -32,7 +32,8 @@ export const WorkloadsHealthConfig = Schema.Struct({
   startWithin: setting(DurationString, {
     default: "2m",
     description:
-      "A workload may be without any available replica, or unseen by its controller, this long: it starts, or is replaced."
+      "A workload may be without any available replica, or unseen by its controller, and DNS on one node, this long: it " +
+      "starts, or is replaced."
   }),
   unavailableAfter: setting(DurationString, {
     default: "15m",
@@ -507,23 +508,34 @@ const DNS_NAMESPACE = "kube-system"
 const isDnsPod = (pod: Pod): boolean =>
   pod.metadata.namespace === DNS_NAMESPACE && pod.metadata.labels?.["k8s-app"] === "kube-dns"
 
-/** The DNS Deployment whose ready pods are all on one node; none when there is no such Deployment, or no need to worry. */
-export const loneDns = (
-  pods: ReadonlyArray<Pod>
-): { readonly subject: Subject; readonly nodes: number } | undefined => {
-  const serving = pods.filter((pod) => isDnsPod(pod) && isLive(pod) && ownerOf(pod).kind === "Deployment")
-  const [first] = serving
-  if (first === undefined) return undefined
-  const nodes = new Set(
-    serving.filter((pod) => conditionOf(pod, "Ready")?.status === "True").map(({ spec }) => spec.nodeName)
-  )
-  return nodes.size > 1 ? undefined : { subject: ownerOf(first), nodes: nodes.size }
-}
-
 export interface Seen {
   readonly workloads: ReadonlyArray<Workload>
   readonly pods: ReadonlyArray<Pod>
   readonly now: DateTime.Utc
+}
+
+const isReady = (pod: Pod): boolean => conditionOf(pod, "Ready")?.status === "True"
+
+/**
+ * The DNS Deployment whose ready pods are all on one node; none when there is no such Deployment, or no need to worry. Nor
+ * while another pod of it may be on its way: for `startWithin` after the Deployment was written, or a pod was created.
+ */
+export const loneDns = (
+  { now, pods, workloads }: Seen,
+  { startWithin }: Pick<WorkloadsHealthConfig, "startWithin">
+): { readonly subject: Subject; readonly nodes: number } | undefined => {
+  const serving = pods.filter((pod) => isDnsPod(pod) && isLive(pod) && ownerOf(pod).kind === "Deployment")
+  const [first] = serving
+  if (first === undefined) return undefined
+  const subject = ownerOf(first)
+  const nodes = new Set(serving.filter(isReady).map(({ spec }) => spec.nodeName))
+  if (nodes.size > 1) return undefined
+  const isYoung = (since: DateTime.Utc | undefined) => Duration.isLessThan(ageOf(since, now), startWithin)
+  const deployment = workloads.find((each) => keyOf(each.subject) === keyOf(subject))
+  const isWritten = deployment !== undefined && isYoung(deployment.writtenAt) &&
+    (deployment.isOutdated || deployment.desired > serving.length)
+  const isStarting = serving.some((pod) => !isReady(pod) && isYoung(pod.metadata.creationTimestamp))
+  return isWritten || isStarting ? undefined : { subject, nodes: nodes.size }
 }
 
 /** Namespaces asked for by their whole name in which there is nothing to judge: a misspelt one must not read as PASS. */
@@ -574,8 +586,8 @@ export const judge = (config: WorkloadsHealthConfig) => (seen: Seen): Outcome.Ou
 }
 
 /** Nodes are asked for only when DNS might be alone on one: to know whether there is another. */
-const dnsRedundancy = Effect.fnUntraced(function*(pods: ReadonlyArray<Pod>, config: WorkloadsHealthConfig) {
-  const lone = isMeant(config, DNS_NAMESPACE) ? loneDns(pods) : undefined
+const dnsRedundancy = Effect.fnUntraced(function*(seen: Seen, config: WorkloadsHealthConfig) {
+  const lone = isMeant(config, DNS_NAMESPACE) ? loneDns(seen, config) : undefined
   if (lone === undefined) return []
   const kube = yield* Kube
   const { items } = yield* kube.list(Node)
@@ -646,7 +658,7 @@ export const workloadsHealth = Probe.make("k8s.workloads.health", {
       kube.list(DaemonSet)
     ], { concurrency: 3 })
     const [{ items: pods }, now] = yield* Effect.all([kube.list(Pod), ServerTime.nowOrOurs], { concurrency: 2 })
-    const outcome = judge(config)({
+    const seen: Seen = {
       workloads: [
         ...deployments.items.map(ofDeployment),
         ...statefulSets.items.map(ofStatefulSet),
@@ -654,7 +666,8 @@ export const workloadsHealth = Probe.make("k8s.workloads.health", {
       ],
       pods,
       now
-    })
-    return Outcome.make(outcome.summary, [...outcome.findings, ...yield* dnsRedundancy(pods, config)])
+    }
+    const outcome = judge(config)(seen)
+    return Outcome.make(outcome.summary, [...outcome.findings, ...yield* dnsRedundancy(seen, config)])
   })
 })
