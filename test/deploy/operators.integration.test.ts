@@ -207,7 +207,7 @@ layer(TestCluster.layer({ name: "operators", nodes: 1 }), { excludeTestServices:
       () =>
         Effect.gen(function*() {
           const test = yield* TestCluster
-          // As nodes outside of a test have it; those of tests have no name server because there is none.
+          // Nodes have the name servers of the machine that runs the test, which may have none.
           for (const { exec } of test.cluster.nodes) {
             yield* exec(["sh", "-c", "echo nameserver 192.0.2.53 > /etc/resolv.conf"])
           }

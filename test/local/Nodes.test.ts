@@ -3,7 +3,7 @@ import { Effect, FileSystem, Layer, Schedule, Schema } from "effect"
 import { BUSYBOX_IMAGE } from "../../src/local/image/Images.ts"
 import { imageTar } from "../../src/local/image/ImageTar.ts"
 import { LocalCluster } from "../../src/local/LocalCluster.ts"
-import type { LocalNode } from "../../src/local/node/LocalNode.ts"
+import { type LocalNode, nameServersOf } from "../../src/local/node/LocalNode.ts"
 import { NodeTools } from "../../src/local/node/NodeTools.ts"
 import { Sandbox } from "./Sandbox.ts"
 
@@ -76,6 +76,13 @@ layer(cluster, { excludeTestServices: true, timeout: "180 seconds" })("a cluster
       assert.deepStrictEqual(yield* readiness, { "nodes-n1": "True", "nodes-n2": "True" })
       const { items } = yield* Schema.decodeEffect(Nodes)(yield* kubectl(["get", "nodes", "--output=json"]))
       assert.deepStrictEqual(items.map(({ spec }) => spec.podCIDR), nodes.map(({ podCidr }) => podCidr))
+    }))
+
+  it.effect("has the name servers of this machine on both", () =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const expected = nameServersOf(yield* Effect.orElseSucceed(fs.readFileString("/etc/resolv.conf"), () => ""))
+      for (const { exec } of yield* twoNodes) assert.strictEqual(yield* exec(["cat", "/etc/resolv.conf"]), expected)
     }))
 
   it.effect("runs a pod and keeps its log", () =>

@@ -256,7 +256,7 @@ describe("judging a node's kernel", () => {
   })
 })
 
-/** As nodes outside of a test have it; those of tests have no name server because there is none. */
+/** Nodes have the name servers of the machine that runs the test, which may have none. */
 const withNameServers = Layer.effectDiscard(Effect.gen(function*() {
   const { cluster } = yield* TestCluster
   for (const { exec } of cluster.nodes) {

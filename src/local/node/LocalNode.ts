@@ -90,6 +90,7 @@ export const make: (
   const fs = yield* FileSystem.FileSystem
   const services = yield* Effect.context<FileSystem.FileSystem | ChildProcessSpawner.ChildProcessSpawner>()
   const snapshotter = yield* snapshotterFor(folder)
+  const nameServers = nameServersOf(yield* Effect.orElseSucceed(fs.readFileString(RESOLV_CONF), () => ""))
 
   yield* Effect.forEach(
     [
@@ -106,7 +107,7 @@ export const make: (
   )
   yield* fs.chmod(`${folder}/disk/tmp`, 0o1777)
   yield* Effect.forEach(
-    Object.entries(files(options, own, snapshotter)),
+    Object.entries(files(options, own, { nameServers, snapshotter })),
     ([path, content]) => fs.writeFileString(`${folder}/disk/etc/${path}`, content, { mode: modeOf(path) })
   )
   yield* fs.writeFileString(`${folder}/init.sh`, NODE_INIT)
@@ -250,12 +251,27 @@ const snapshotterFor = (folder: string) =>
 
 const modeOf = (path: string): number => path.startsWith("kubernetes/") ? 0o600 : 0o644
 
+/** Of this machine (resolv.conf(5)). */
+const RESOLV_CONF = "/etc/resolv.conf"
+
+/**
+ * A node's resolv.conf: the machine's name servers, of which there may be none, and not the domains that it searches. No
+ * way need lead from the node's network to them, so whoever asks is not kept waiting.
+ */
+export const nameServersOf = (resolvConf: string): string => {
+  const servers = resolvConf.split("\n").map((line) => line.trim()).filter((line) => /^nameserver\s/u.test(line))
+  return servers.length === 0 ? "" : [...servers, "options timeout:1 attempts:1", ""].join("\n")
+}
+
 /** What is in /etc of a node. */
-const files = (options: NodeOptions, own: NodeNetwork, snapshotter: string): Record<string, string> => ({
+const files = (
+  options: NodeOptions,
+  own: NodeNetwork,
+  { nameServers, snapshotter }: { readonly nameServers: string; readonly snapshotter: string }
+): Record<string, string> => ({
   "hostname": `${options.name}\n`,
   "hosts": `127.0.0.1 localhost\n${own.address} ${options.name}\n`,
-  // There is no name server outside of the cluster.
-  "resolv.conf": "",
+  "resolv.conf": nameServers,
   "machine-id": `${createHash("sha256").update(options.folder).digest("hex").slice(0, 32)}\n`,
   "containerd/config.toml": containerdConfig(options.tools, snapshotter),
   "cni/net.d/10-kubeprober.conflist": cniConfig(own),
@@ -314,6 +330,7 @@ const kubeletConfig = ({ cgroup, systemReserved, timings }: NodeOptions): string
     failSwapOn: false,
     clusterDNS: [DNS_SERVICE_IP],
     clusterDomain: "cluster.local",
+    // Pods ask the cluster's DNS alone: no way need lead from them to the name servers of the node.
     resolvConf: "",
     containerRuntimeEndpoint: "unix:///run/containerd/containerd.sock",
     authentication: {
