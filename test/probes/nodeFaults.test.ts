@@ -134,9 +134,10 @@ describe("judging a node's daemons", () => {
   const well = { how: "well" } as const
   const refused = { how: "refused", detail: "ECONNREFUSED" } as const
   const silent = { how: "silent", detail: "timeout" } as const
-  const says = (seen: Partial<NodeRuntime>, others = true, runtime = "containerd://1.7.2") =>
+  const says = (seen: Partial<NodeRuntime>, others = true, runtime = "containerd://1.7.2", meant = false) =>
     Runtime.judge("a", runtime, { kubelet: [well], kubeProxy: [well], processes: [all], ...seen }, {
-      others
+      others,
+      meant
     })
       .map(({ code }) => code)
   const without = (name: string) => all.filter((process) => process.name !== name)
@@ -167,6 +168,38 @@ describe("judging a node's daemons", () => {
     assert.deepStrictEqual(says(none), ["KUBE_PROXY_DOWN"])
     assert.deepStrictEqual(says(none, false), [])
     assert.deepStrictEqual(says({ ...none, processes: [[...without("kube-proxy"), process("cilium-agent")]] }), [])
+  })
+
+  it("misses kube-proxy where none runs on any node and its pods are there to", () => {
+    const kubeProxy = [refused, refused, refused]
+    const dead = (processes: ReadonlyArray<Process>) => says({ kubeProxy, processes: [processes] }, false, "", true)
+    assert.deepStrictEqual(dead(without("kube-proxy")), ["KUBE_PROXY_DOWN"])
+    assert.deepStrictEqual(dead([...without("kube-proxy"), process("cilium-agent")]), [])
+    const hidden = Runtime.judge("a", "", { kubelet: [well], kubeProxy }, { others: false, meant: true })
+    assert.deepStrictEqual(hidden, [])
+
+    const pod = (name: string, metadata: object = {}) =>
+      Schema.decodeUnknownSync(Pod.object)({
+        metadata: {
+          name,
+          ownerReferences: [{
+            apiVersion: "apps/v1",
+            kind: "DaemonSet",
+            name: "kube-proxy",
+            uid: "1",
+            controller: true
+          }],
+          ...metadata
+        },
+        spec: { nodeName: name.slice(-1) }
+      })
+    const meant = Runtime.meantOn([
+      pod("kube-proxy-a"),
+      pod("coredns-b"),
+      pod("kube-proxy-c", { deletionTimestamp: "2026-11-27T10:00:00Z" }),
+      pod("kube-proxy-d", { ownerReferences: [] })
+    ])
+    assert.deepStrictEqual([...meant], ["a"])
   })
 
   it("gives kube-proxy time on nodes that join, and while its pods are replaced", () => {
@@ -467,6 +500,55 @@ layer(nodes, { excludeTestServices: true, timeout: "180 seconds" })("node agents
   it.effect(
     titles(daemons[1], "kubelet, kube-proxy and containerd of one node are suspended"),
     () => broken(SETTLED, daemons[1], each("pause"), each("resume")),
+    180_000
+  )
+
+  it.effect(
+    fault(nodeRuntime, "KUBE_PROXY_DOWN", "no node runs a kube-proxy, and the image of its DaemonSet is nowhere"),
+    () =>
+      Effect.gen(function*() {
+        const { apply, cluster, kubectl } = yield* TestCluster
+        const proxies = (what: "kill" | "start") => Effect.forEach(cluster.nodes, ({ kubeProxy }) => kubeProxy[what])
+        const labels = { "k8s-app": "kube-proxy" }
+        yield* Effect.acquireUseRelease(
+          Effect.orDie(Effect.andThen(
+            proxies("kill"),
+            apply({
+              apiVersion: "apps/v1",
+              kind: "DaemonSet",
+              metadata: { name: "kube-proxy", namespace: "kube-system" },
+              spec: {
+                selector: { matchLabels: labels },
+                template: {
+                  metadata: { labels },
+                  spec: {
+                    terminationGracePeriodSeconds: 0,
+                    containers: [{
+                      name: "kube-proxy",
+                      image: "kubeprober.local/missing:1",
+                      imagePullPolicy: "Never"
+                    }]
+                  }
+                }
+              }
+            })
+          )),
+          () =>
+            eventually(
+              check(SETTLED),
+              ({ findings }) =>
+                findings.map(({ code, subject }) => `${code} ${subject?.name}`).sort().join() ===
+                  cluster.nodes.map(({ name }) => `KUBE_PROXY_DOWN ${name}`).sort().join(),
+              { within: "90 seconds" }
+            ),
+          () =>
+            Effect.orDie(Effect.andThen(
+              kubectl("delete", "daemonset", "kube-proxy", "--namespace=kube-system", "--wait=true"),
+              proxies("start")
+            ))
+        )
+        yield* eventually(check(SETTLED), ({ status }) => status === "PASS", { within: "90 seconds" })
+      }),
     180_000
   )
 

@@ -48,8 +48,9 @@ export const codes = Codes.make({
     `Nothing, when it was once. ${KUBELET_LOG}`
   ),
   KUBE_PROXY_DOWN: Codes.error(
-    "No kube-proxy runs on a node while others have one: changes of Services do not reach it. When no node has one, " +
-      "something else does its work, and nothing is said.",
+    "No kube-proxy runs on a node while others have one, or a pod of it is there to run one: changes of Services do not " +
+      "reach the node. When no node has one, nor a pod of it in kube-system, something else does its work, and nothing " +
+      "is said: kube-proxies that no pod runs and that are dead on all nodes look the same.",
     PROXY_LOG
   ),
   KUBE_PROXY_UNWELL: Codes.error(
@@ -129,14 +130,29 @@ export const joinedAgo = (
   return young
 }
 
+/** Nodes where a kube-proxy is meant to run, as its pods there tell. */
+export const meantOn = (pods: ReadonlyArray<Pod>): ReadonlySet<string> =>
+  new Set(
+    pods.filter(({ metadata }) =>
+      metadata.name?.startsWith(KUBE_PROXY) === true && metadata.deletionTimestamp === undefined &&
+      metadata.ownerReferences?.some(({ kind }) => kind === "DaemonSet" || kind === "Node") === true
+    ).map(({ spec }) => spec.nodeName ?? "")
+  )
+
 /** The verdict on one node. */
 export const judge = (
   node: string,
   /** Of the node's object. */
   runtimeVersion: string,
   seen: NodeRuntime,
-  /** Whether other nodes have one, and for how long (seconds) this one could have, when that is known to be short. */
-  kubeProxies: { readonly others: boolean; readonly joinedAgo?: number | undefined }
+  kubeProxies: {
+    /** Whether other nodes have one. */
+    readonly others: boolean
+    /** Whether a pod of it is on this node. */
+    readonly meant?: boolean | undefined
+    /** For how long (seconds) this node could have had one, when that is known to be short. */
+    readonly joinedAgo?: number | undefined
+  }
 ): ReadonlyArray<Finding> => {
   const subject = { kind: "Node", name: node }
   const processes = seen.processes?.at(-1)
@@ -183,7 +199,11 @@ export const judge = (
     })
   } else if (proxy._tag === "Refused") {
     if (proxyProcess !== undefined) refusing("kube-proxy", proxyProcess, codes.KUBE_PROXY_MISSED)
-    else if (kubeProxies.others && processes?.some(({ name }) => name === EBPF_AGENT) !== true) {
+    // Where no node has one and none can be seen either, it may serve its health elsewhere.
+    else if (
+      (kubeProxies.others || (kubeProxies.meant === true && processes !== undefined)) &&
+      processes?.some(({ name }) => name === EBPF_AGENT) !== true
+    ) {
       const { joinedAgo } = kubeProxies
       if (joinedAgo === undefined) say(codes.KUBE_PROXY_DOWN, "no kube-proxy runs", { tries: proxy.tries })
       else {
@@ -238,16 +258,20 @@ export const nodeRuntime = Probe.make("infra.node.runtime", {
     )
     const answered = answers.flatMap((answer) => answer._tag === "Answered" ? [answer] : [])
     const withProxy = answered.filter(({ output }) => hasKubeProxy(output))
-    // Only a node that differs from others needs an explanation.
-    const young = withProxy.length === 0 || withProxy.length === answered.length
-      ? new Map<string, number>()
-      : joinedAgo(config.settledAfter, yield* ServerTime.nowOrOurs, items, yield* proxyPods)
+    // Only a node without one needs an explanation.
+    const lacks = withProxy.length < answered.length
+    const pods = lacks ? yield* proxyPods : []
+    const young = lacks
+      ? joinedAgo(config.settledAfter, yield* ServerTime.nowOrOurs, items, pods)
+      : new Map<string, number>()
+    const meant = meantOn(pods)
     return Outcome.make(
       `${answered.length} of ${answers.length} nodes have a live kubelet, kube-proxy and container runtime`,
       [
         ...answered.flatMap(({ node, output }) =>
           judge(node, versions.get(node) ?? "", output, {
             others: withProxy.some((other) => other.node !== node),
+            meant: meant.has(node),
             joinedAgo: young.get(node)
           })
         ),
