@@ -18,6 +18,7 @@ import * as Needs from "../../src/probes/Needs.ts"
 import * as Outcome from "../../src/probes/Outcome.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import { imagePullOf } from "../../src/probes/workers/imagePull.ts"
+import { isNoSuchImage } from "../../src/probes/workers/podStage.ts"
 import { diskCommits } from "../../src/probes/workers/tasks/diskCommits.ts"
 import { type WorkerFault, Workers, needs as workerNeeds } from "../../src/probes/workers/Workers.ts"
 import * as Kills from "../clusters/Kills.ts"
@@ -97,6 +98,54 @@ describe("judging the way from pods to the API", () => {
     assert.deepStrictEqual(says([way(2, timeout), good]), ["API_UNRELIABLE_FROM_NODE n0"])
     assert.deepStrictEqual(says([good, way(0, { kind: "dns", detail: "ENOTFOUND" })]), ["API_NAME_FAILS n0"])
     assert.deepStrictEqual(says([way(3, undefined, 1001), good]), ["API_SLOW_FROM_NODE n0"])
+  })
+})
+
+describe("an image that cannot be had", () => {
+  const failed = (detail: string) => isNoSuchImage(`ImagePullBackOff: Back-off pulling image "a/b:1": ${detail}`)
+
+  it("is missing when its name is none, or the registry says so", () => {
+    assert.isTrue(
+      isNoSuchImage("InvalidImageName: Failed to apply default image tag \"a/B:1\": couldn't parse image name")
+    )
+    assert.isTrue(failed(
+      "ErrImagePull: rpc error: code = NotFound desc = failed to pull and unpack image \"r/a/b:1\": failed to resolve image"
+    ))
+    assert.isTrue(failed("ErrImagePull: reading manifest 1 in r/a/b: manifest unknown"))
+  })
+
+  it("may be there when the registry cannot be reached, or does not let us in", () => {
+    for (
+      const why of [
+        "failed to do request: Head \"https://r/v2/a/b/manifests/1\": dial tcp: lookup r: no such host",
+        "failed to do request: Head \"https://r/v2/a/b/manifests/1\": dial tcp 10.0.0.1:443: connect: connection refused",
+        "failed to do request: Head \"https://r/v2/a/b/manifests/1\": dial tcp 10.0.0.1:443: i/o timeout",
+        "tls: failed to verify certificate: x509: certificate signed by unknown authority",
+        "pull access denied, repository does not exist or may require authorization",
+        "unexpected status from HEAD request to https://r/v2/a/b/manifests/1: 503 Service Unavailable"
+      ]
+    ) assert.isFalse(failed(`ErrImagePull: rpc error: code = Unknown desc = ${why}`), why)
+    assert.isFalse(
+      isNoSuchImage("ErrImageNeverPull: Container image \"a/b:1\" is not present with pull policy of Never")
+    )
+  })
+
+  it("is no node's fault when it is missing", () => {
+    const none = "ErrImagePull: rpc error: code = NotFound desc = not found"
+    const sweep = (...swept: ReadonlyArray<Swept>) =>
+      judgeSweep({ slow: Duration.seconds(30), goneWithin: Duration.seconds(60) }, swept, new Set(["a", "b"]))
+        .map(({ code, status }) => `${status} ${code}`)
+    const failed = (node: string): Swept => ({
+      _tag: "Failed",
+      node,
+      stage: "ImagePull",
+      detail: none,
+      pull: { took: Duration.zero, goesOn: false }
+    })
+    const ran: Swept = { _tag: "Ran", node: "a", took: Duration.zero, gone: true }
+    // One node has it from before.
+    assert.deepStrictEqual(sweep(ran, failed("b")), ["UNKNOWN IMAGE_UNFIT"])
+    assert.deepStrictEqual(sweep(failed("a"), failed("b")), ["UNKNOWN IMAGE_UNFIT"])
   })
 })
 
@@ -420,6 +469,32 @@ layer(
         assert.include(nodes.map((name) => `CRASH ${name}`), other)
         yield* passes(workloadLifecycle)
       })
+  )
+
+  it.effect(
+    blind(nodeSweep, "IMAGE_UNFIT", blind(workloadLifecycle, "IMAGE_UNFIT", "no registry has an image of that name")),
+    () =>
+      Effect.scoped(Effect.gen(function*() {
+        const { cluster } = yield* TestCluster
+        /** On every node a registry that has nothing. */
+        const port = 5055
+        const listening = port.toString(16).toUpperCase()
+        yield* Effect.forEach(cluster.nodes, ({ exec }) =>
+          Effect.andThen(
+            Effect.forkScoped(exec(["busybox", "httpd", "-f", "-p", `127.0.0.1:${port}`, "-h", "/mnt"])),
+            eventually(exec(["cat", "/proc/net/tcp"]), (sockets) => sockets.includes(`:${listening} 00000000:0000 0A`))
+          ))
+        const absent = `127.0.0.1:${port}/kubeprober:nowhere`
+        const theirs = (image: string) => ProbeWorld.make({ workers: Effect.succeed({ image }) })
+        assert.deepStrictEqual(yield* sweep({}, theirs(absent)), ["IMAGE_UNFIT -"])
+        for (const image of [absent, "kubeprober.local/No:Name"]) {
+          const report = yield* life({ within: "6s" }, theirs(image))
+          assert.deepStrictEqual(found(report), ["IMAGE_UNFIT -"], JSON.stringify(report))
+          assert.strictEqual(report.status, "UNKNOWN")
+        }
+        yield* passes(workloadLifecycle)
+      })),
+    120_000
   )
 
   it.effect(fault(workloadLifecycle, "ROLLOUT_STUCK", "the controller manager hangs"), () =>

@@ -20,6 +20,7 @@ import { RunContext } from "../RunContext.ts"
 import { Count, setting } from "../Setting.ts"
 import * as Stopwatch from "../Stopwatch.ts"
 import { type ImagePull, imagePull } from "../workers/imagePull.ts"
+import { isNoSuchImage } from "../workers/podStage.ts"
 import { sample, usable } from "../workers/SampleNodes.ts"
 import { WorkerFault, type WorkerStage, Workers, needs as workerNeeds } from "../workers/Workers.ts"
 
@@ -68,7 +69,8 @@ export const codes = Codes.make({
     "Look at the way from that node to the registry and at the disk it unpacks images to."
   ),
   IMAGE_UNFIT: Codes.unknown(
-    "No node can get, or run, the image of the probe's own pods, so nothing is known of the nodes.",
+    "No node can get, or run, the image of the probe's own pods, or there is none of that name, so nothing is known of " +
+      "the nodes.",
     "Check the name of the workers' image and its pull secret; k8s.image.pull judges registries."
   ),
   NOT_STARTED: Codes.error(
@@ -151,7 +153,7 @@ const ofStage = (
     case "NotTakenUp":
       return codes.KUBELET_SILENT
     case "ImagePull":
-      return codes.IMAGE_PULL_FAILED
+      return isNoSuchImage(detail) ? codes.IMAGE_UNFIT : codes.IMAGE_PULL_FAILED
     case "Sandbox":
       return codes.SANDBOX_FAILED
     case "NotStarted":
@@ -171,6 +173,7 @@ const ofStage = (
 const COMMON = new Map<Codes.Code, (occurrence: Codes.Occurrence) => Finding>([
   [codes.NOT_ADMITTED, codes.NOT_ADMITTED],
   [codes.IMAGE_PULL_FAILED, codes.IMAGE_UNFIT],
+  [codes.IMAGE_UNFIT, codes.IMAGE_UNFIT],
   [codes.CRASHED, codes.IMAGE_UNFIT],
   [
     codes.SCHEDULER_SILENT,

@@ -22,7 +22,7 @@ import { EXPIRES_ANNOTATION, RUN_LABEL, Scratch } from "../Scratch.ts"
 import { setting } from "../Setting.ts"
 import * as Stopwatch from "../Stopwatch.ts"
 import { type ImagePull, imagePull } from "../workers/imagePull.ts"
-import { sight } from "../workers/podStage.ts"
+import { isNoSuchImage, sight } from "../workers/podStage.ts"
 import { type WorkerImage, Workers } from "../workers/Workers.ts"
 
 /** By which the pods and ReplicaSets of one run are found. */
@@ -70,6 +70,10 @@ export const codes = Codes.make({
   IMAGE_PULL: Codes.error(
     "A node cannot get the image of a Deployment's pod.",
     "Look at the way from that node to the registry, at pull credentials and mirrors."
+  ),
+  IMAGE_UNFIT: Codes.unknown(
+    "There is no image of the name that the probe's own pods have, so nothing is known.",
+    "Correct --worker-image, or push the image to the registry that the message names."
   ),
   IMAGE_PULL_SLOW: Codes.warn(
     "A node has been pulling the image of a Deployment's pod for too long to say more.",
@@ -165,7 +169,9 @@ const blameOfPod = (pod: Pod, pull: ImagePull | undefined): Blame | undefined =>
     case "NotTakenUp":
       return { code: codes.KUBELET_SILENT, detail, subject: node }
     case "ImagePull":
-      return { code: codes.IMAGE_PULL, detail, subject: node }
+      return isNoSuchImage(detail)
+        ? { code: codes.IMAGE_UNFIT, detail }
+        : { code: codes.IMAGE_PULL, detail, subject: node }
     case "Sandbox":
       return { code: codes.SANDBOX, detail, subject: node }
     case "NotStarted":

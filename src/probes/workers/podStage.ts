@@ -16,6 +16,16 @@ const PULLING: ReadonlySet<string> = new Set([
 /** Of these, those that do not pass by themselves within a run. */
 const PULL_FAILED: ReadonlySet<string> = new Set(["ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"])
 
+/**
+ * Whether a pod waits for an image that there is not: no registry could have one of this name, or the one that was asked has
+ * answered that it does not. Whoever named the image is to blame then, and neither the node nor the way to the registry. In the
+ * words of the kubelet, containerd (`code = NotFound`) and registries (https://distribution.github.io/distribution/spec/api/).
+ *
+ * @param detail as {@link sight} tells it at stage `ImagePull`.
+ */
+export const isNoSuchImage = (detail: string): boolean =>
+  detail.startsWith("InvalidImageName") || /code = NotFound\b|\b(manifest|name) unknown\b/u.test(detail)
+
 /** Reasons of waiting for what the container is made of. */
 const NOT_STARTED: ReadonlySet<string> = new Set([
   "CreateContainerConfigError",
