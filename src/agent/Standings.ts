@@ -4,7 +4,7 @@
  */
 import { Context, DateTime, Deferred, Duration, Effect, Layer, Schedule, Schema } from "effect"
 import { SqlClient } from "effect/sql"
-import { type CheckerState, observe, stand } from "../domain/CheckerState.ts"
+import { type CheckerState, observe, recalled, stand } from "../domain/CheckerState.ts"
 import { CheckerStatus, toState } from "../domain/kinds/ProbeStatus.ts"
 import { staleAt } from "../domain/Policy.ts"
 import type { Report } from "../domain/Report.ts"
@@ -112,9 +112,10 @@ function make(
           return failed
         }),
       take: (probe, report, failureThreshold) =>
-        Effect.sync(() => {
+        Effect.map(DateTime.now, (now) => {
           const before = known.get(keyOf(probe)) ?? nothing
-          const previous = before.checkers.get(report.checker)
+          const found = before.checkers.get(report.checker)
+          const previous = found === undefined ? undefined : recalled(found, report.startedAt, now)
           const checkers = new Map(before.checkers)
           checkers.set(report.checker, observe(previous, report, failureThreshold))
           known.set(keyOf(probe), { ...before, checkers })

@@ -4,7 +4,7 @@
  * States form a join-semilattice under {@link latest}: of two states of one checker the later run wins, by when the run
  * started and never by when the news arrived. So copies may be merged in any order, any number of times.
  */
-import { Array, DateTime, Order, Schema } from "effect"
+import { Array, DateTime, Duration, Order, Schema } from "effect"
 import * as Rule from "./crd/Rule.ts"
 import * as Flapping from "./Flapping.ts"
 import { type Blame, type Code, type Finding, MAX_FINDINGS, type Report, cleanMessage, keyOf } from "./Report.ts"
@@ -187,6 +187,29 @@ export const observe = (
   if (previous !== undefined && DateTime.isLessThanOrEqualTo(report.startedAt, previous.lastRun)) return previous
   const { memory, standing } = after(previous, report, failureThreshold)
   return { ...make(report, standing), ...(memory === undefined ? {} : { memory }) }
+}
+
+/**
+ * A state as it can be followed by a run that started at `startedAt`. A date that lies ahead of the clock is of a clock
+ * that was set back since: the run was before this one, and nothing of it may wait until its date has come.
+ */
+export const recalled = (state: CheckerState, startedAt: DateTime.Utc, now: DateTime.Utc): CheckerState => {
+  if (DateTime.isLessThanOrEqualTo(state.lastRun, now)) return state
+  const last = DateTime.subtractDuration(startedAt, Duration.millis(1))
+  const past = (time: DateTime.Utc) => DateTime.min(time, last)
+  const { memory } = state
+  return {
+    ...state,
+    lastRun: last,
+    since: past(state.since),
+    ...(memory === undefined ? {} : {
+      memory: {
+        ...memory,
+        ...(memory.turns === undefined ? {} : { turns: memory.turns.map((turn) => ({ ...turn, at: past(turn.at) })) }),
+        ...(memory.episode === undefined ? {} : { episode: { ...memory.episode, since: past(memory.episode.since) } })
+      }
+    })
+  }
 }
 
 /** What a set of checkers says together. */

@@ -215,15 +215,16 @@ const make = Effect.fnUntraced(function*(retention: Retention) {
     return new Set(entered.map(({ cell, run }) => `${cell} ${run}`))
   })
 
-  /** What a late record tells does not replace what is newer. */
-  const keepFacts = (told: ReadonlyArray<readonly [cell: number, started: number, findings: string]>) =>
+  /** What a late record tells does not replace what is newer, unless that is dated ahead of our clock. */
+  const keepFacts = (told: ReadonlyArray<readonly [cell: number, started: number, findings: string]>, now: number) =>
     told.length === 0 ? Effect.void : sql`INSERT INTO facts (cell, started, findings)
       SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(${JSON.stringify(told)}) WHERE true
       ON CONFLICT DO UPDATE SET started = excluded.started, findings = excluded.findings
-        WHERE excluded.started >= started`
+        WHERE excluded.started >= started OR started > ${now}`
 
   const write = Effect.fnUntraced(function*(cluster: string, records: ReadonlyArray<RunRecord>) {
-    const now = DateTime.toEpochMillis(yield* DateTime.now)
+    const time = yield* DateTime.now
+    const now = DateTime.toEpochMillis(time)
     const cells = new Map<string, { readonly id: number; cell: CellState | undefined }>()
     for (const row of yield* cellsOf(cluster, records)) {
       const { checker, id, layer, namespace, probe, state } = row
@@ -253,7 +254,9 @@ const make = Effect.fnUntraced(function*(retention: Retention) {
       const { layer, probe, report, standing } = record
       const previous = at.cell
       const state = CheckerState.make(report, standing)
-      const isLatest = previous === undefined || CheckerState.latest(previous.state, state) === state
+      // A date ahead of our clock is of one that is, or was, ahead. Agents deliver in the order of their runs.
+      const isLatest = previous === undefined || DateTime.isGreaterThan(previous.state.lastRun, time) ||
+        CheckerState.latest(previous.state, state) === state
       const cell = isLatest ? { cluster, probe, checker: report.checker, layer, state } : previous
       if (isLatest) {
         at.cell = cell
@@ -292,7 +295,7 @@ const make = Effect.fnUntraced(function*(retention: Retention) {
       ON CONFLICT DO UPDATE SET pass = pass + excluded.pass, info = info + excluded.info,
         "unknown" = "unknown" + excluded."unknown", warn = warn + excluded.warn, error = error + excluded.error,
         longest = max(longest, excluded.longest), total = total + excluded.total`
-    yield* keepFacts([...facts.values()])
+    yield* keepFacts([...facts.values()], now)
     if (entries.length > 0) {
       yield* sql`INSERT INTO entries (cell, started, received, record)
         SELECT value ->> 0, value ->> 1, ${now}, value ->> 2 FROM json_each(${JSON.stringify(entries)})`

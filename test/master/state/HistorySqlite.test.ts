@@ -122,6 +122,20 @@ describe("History in SQLite", () => {
     { arbitrary: { runs: 30 } }
   )
 
+  it.effect("keeps no state of a clock that was ahead once a later delivery is of the right time", () =>
+    fresh(Effect.gen(function*() {
+      const history = yield* History
+      yield* TestClock.setTime(DateTime.toEpochMillis(minute(3)))
+      const [ahead] = yield* history.record("staging", [recordOf({ run: "r1", minute: 5, status: "PASS" })])
+      assert.isTrue(ahead?.isLatest)
+      const [right] = yield* history.record("staging", [recordOf({ run: "r2", minute: 3, status: "ERROR" })])
+      assert.isTrue(right?.isLatest)
+      // What is late by a clock that is right stays history.
+      const [late] = yield* history.record("staging", [recordOf({ run: "r0", minute: 2, status: "PASS" })])
+      assert.isFalse(late?.isLatest)
+      assert.deepStrictEqual((yield* history.latest()).map(({ state }) => state.status), ["ERROR"])
+    })))
+
   it.live("tells of each record what it was before and whether it is the latest", () =>
     fresh(Effect.gen(function*() {
       const history = yield* History
