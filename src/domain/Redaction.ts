@@ -77,5 +77,14 @@ export const redact = (text: string): string => {
   return redacted
 }
 
+/**
+ * The beginning of what somebody else wrote, at most `maximum` UTF-16 code units, for a message or a fact. Whoever cuts a
+ * text uses this: what is left of a secret that was cut (`postgres://user:pass`, without its `@`) looks like none.
+ */
+export const quote = (text: string, maximum: number): string => {
+  const whole = redact(text.trim())
+  return whole.length <= maximum ? whole : `${whole.slice(0, maximum - 1).replace(/[\uD800-\uDBFF]$/u, "")}…`
+}
+
 /** A fact of this name. */
 export const redactFact = (name: string, text: string): string => SECRET_FACT.test(name) ? REDACTED : redact(text)

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { DateTime, Effect, Schema } from "effect"
-import { REDACTED, redact } from "../../src/domain/Redaction.ts"
+import { REDACTED, quote, redact } from "../../src/domain/Redaction.ts"
 import { MAX_EVIDENCE_TEXT, MAX_MESSAGE, fromFindings } from "../../src/domain/Report.ts"
 
 const base64 = (text: string) => Buffer.from(text).toString("base64")
@@ -117,6 +117,18 @@ describe("redaction", () => {
           assert.isAtMost(finding.message.length, MAX_MESSAGE)
           assert.isAtMost(String(finding.evidence?.["text"]).length, MAX_EVIDENCE_TEXT)
         }
+      })
+  )
+
+  it.effect.prop(
+    "quotes no part of a secret that is cut",
+    { secret: Secret, shape: Shapes, padding: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 110 })) },
+    ({ padding, secret, shape }) =>
+      Effect.sync(() => {
+        const text = quote(`${"a ".repeat(padding)}\n${shapes[shape](secret)}\nend`, 200)
+        assert.isAtMost(text.length, 200)
+        // Its beginning, which nothing else in the text has: what a cut before would have left.
+        for (const form of forms(secret)) assert.notInclude(text, form.slice(0, 5), text)
       })
   )
 

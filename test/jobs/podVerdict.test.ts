@@ -62,4 +62,14 @@ describe("a prober's pod", () => {
       assert.deepStrictEqual([ended.finding.status, ended.finding.blame], ["UNKNOWN", "checker"])
     }
   })
+
+  it("quotes its last words without a secret that their cut would hide", () => {
+    const message = `${"x".repeat(270)} postgres://shop_rw:S3cr3t-Pa55@db:5432/shop`
+    const ended = judge(pod({ phase: "Failed", ...container({ terminated: { exitCode: 1, message } }) }), NOW)
+    assert.strictEqual(ended?._tag, "Badly")
+    if (ended?._tag === "Badly") {
+      assert.include(ended.finding.message, "xxx")
+      assert.notInclude(ended.finding.message, "S3cr3t")
+    }
+  })
 })

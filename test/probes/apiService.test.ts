@@ -77,6 +77,13 @@ describe("judging APIServices", () => {
     ])
     assert.include(judgeAnswer(decoded({}), "silent", Duration.seconds(5))?.message, "no answer within 5s")
   })
+
+  it("quotes no secret that the cut of an answer would hide", () => {
+    const body = `${"x".repeat(175)} postgres://shop:S3cr3t-Pa55@db/shop`
+    const finding = judgeAnswer(decoded({}), { status: 500, body, warnings: [] }, Duration.seconds(5))
+    assert.include(finding?.message, "xxx")
+    assert.notInclude(finding?.message, "S3cr3t")
+  })
 })
 
 const ADAPTER = { namespace: "default", name: "adapter" }

@@ -270,13 +270,14 @@ describe("judging a node's kernel", () => {
 
   it("leaves alone old Events, containers at their own limit, and what is not of a node", () => {
     const now = DateTime.makeUnsafe("2026-11-27T10:00:00Z")
-    const event = (reason: string, minutes: number, kind = "Node") =>
+    const event = (reason: string, minutes: number, kind = "Node", note = "") =>
       Schema.decodeUnknownSync(Event.object)({
         apiVersion: "events.k8s.io/v1",
         kind: "Event",
         metadata: { name: "e" },
         type: "Warning",
         reason,
+        note,
         regarding: { kind, name: "a" },
         deprecatedLastTimestamp: DateTime.formatIso(DateTime.subtract(now, { minutes }))
       })
@@ -286,6 +287,8 @@ describe("judging a node's kernel", () => {
       "KERNEL_EVENT"
     ])
     assert.deepStrictEqual(codes(event("TaskHung", 31), event("OOMKilling", 1), event("TaskHung", 1, "Pod")), [])
+    const cut = event("TaskHung", 1, "Node", `${"x".repeat(275)} postgres://shop:S3cr3t-Pa55@db/shop`)
+    assert.notInclude(Kernel.judgeEvents(config, now, [cut])[0]?.message, "S3cr3t")
   })
 })
 

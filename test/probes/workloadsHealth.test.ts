@@ -41,6 +41,8 @@ interface PodOptions {
   readonly ended?: readonly [startedAt: Duration.Input, finishedAt: Duration.Input, reason?: string]
   /** When the run that has just ended began and ended, and with which exit code. */
   readonly ending?: readonly [startedAt: Duration.Input, finishedAt: Duration.Input, exitCode: number]
+  /** The last words of the run before. */
+  readonly words?: string
 }
 
 const pod = (options: PodOptions = {}) => {
@@ -81,7 +83,9 @@ const pod = (options: PodOptions = {}) => {
         lastState: ended === undefined ? {} : {
           terminated: {
             exitCode: 137,
+            signal: 9,
             reason: ended[2] ?? "Error",
+            ...(options.words === undefined ? {} : { message: options.words }),
             startedAt: ago(ended[0]),
             finishedAt: ago(ended[1])
           }
@@ -245,6 +249,21 @@ describe("judging workloads", () => {
     assert.deepStrictEqual(says({ pods: [pod({ ...loop, ending: ["16 seconds", "16 seconds", 0] })] }), [])
     assert.deepStrictEqual(says({ pods: [pod({ ...loop, ending: ["11 minutes", "16 seconds", 3] })] }), [])
     assert.deepStrictEqual(says({ pods: [pod({ ending: ["16 seconds", "16 seconds", 3] })] }), [])
+  })
+
+  it("tells nothing of a container's last words unless asked, and then no secret that a cut would hide", () => {
+    const looping = pod({
+      ...WEB,
+      restarts: 3,
+      waiting: ["CrashLoopBackOff", "back-off 40s restarting failed container"],
+      ended: ["40 seconds", "36 seconds"],
+      words: `${"x".repeat(165)} postgres://shop_rw:S3cr3t-Pa55@db:5432/shop`
+    })
+    const said = (config?: typeof WorkloadsHealthConfig.Encoded) => JSON.stringify(outcome({ pods: [looping] }, config))
+    assert.include(said(), "exit code 137, signal 9, 36s ago")
+    assert.notInclude(said(), "xxx")
+    assert.include(said({ quoteTermination: true }), "xxx")
+    assert.notInclude(said({ quoteTermination: true }), "S3cr3t")
   })
 
   it("judges pods by what they wait for, and for how long", () => {

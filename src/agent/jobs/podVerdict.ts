@@ -1,5 +1,6 @@
 /** From what a prober's pod looks like to whether it has ended, and how. Pure. */
 import { type DateTime, Duration } from "effect"
+import { quote } from "../../domain/Redaction.ts"
 import type { Finding } from "../../domain/Report.ts"
 import type { ContainerStatus, Pod } from "../../infra/kube/resources/core.ts"
 import * as Elapsed from "../../probes/Elapsed.ts"
@@ -60,7 +61,7 @@ const crash = (pod: Pod): Ended => {
   }
   const { exitCode, message, reason } = terminated
   const why = reason === undefined || reason === "Error" ? "" : ` (${reason})`
-  const last = message === undefined || message.trim() === "" ? "" : `: ${message.trim().slice(0, 300)}`
+  const last = message === undefined || message.trim() === "" ? "" : `: ${quote(message, 300)}`
   return badly(
     jobCodes.PROBER_CRASHED({
       message: `container ${failed.name} ended with exit code ${exitCode}${why}${last}`,

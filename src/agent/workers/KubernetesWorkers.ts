@@ -5,6 +5,7 @@
  * first pod that needs it; Secret and pods are the run's scratch, so they are gone when it ends.
  */
 import { Clock, DateTime, Duration, Effect, Redacted, Ref, Result, Schedule, Schema, Stream } from "effect"
+import { quote } from "../../domain/Redaction.ts"
 import type { KubeError } from "../../infra/kube/KubeError.ts"
 import { ConfigMap, Pod } from "../../infra/kube/resources/core.ts"
 import { Event } from "../../infra/kube/resources/events.ts"
@@ -41,7 +42,7 @@ type Ended = Extract<PodSight, { readonly _tag: "Ended" }>
 
 const endOf = ({ exitCode, message, reason }: Ended): string => {
   const why = reason === "" || reason === "Error" || reason === "Completed" ? "" : ` (${reason})`
-  const last = message === undefined || message === "" ? "" : `: ${message.slice(0, 300)}`
+  const last = message === undefined || message === "" ? "" : `: ${quote(message, 300)}`
   return `it ended with exit code ${exitCode}${why}${last}`
 }
 

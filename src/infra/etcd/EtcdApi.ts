@@ -4,6 +4,7 @@
  */
 import { Data, type Duration, Effect, Option, Result, Schema } from "effect"
 import { Base64 } from "effect/encoding"
+import { quote } from "../../domain/Redaction.ts"
 import type { EtcdAnswer, EtcdConnection, EtcdUnanswered } from "./EtcdGateway.ts"
 
 /** Answers are small, and a member list of the most members there can be is too. */
@@ -110,7 +111,7 @@ export const make = (
       call,
       status,
       code: failure?.code,
-      detail: failure?.message ?? failure?.error ?? body.slice(0, 200)
+      detail: failure?.message ?? failure?.error ?? quote(body, 200)
     })
   }
 

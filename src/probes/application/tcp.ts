@@ -5,6 +5,7 @@
  */
 import { Duration, Effect, Schema } from "effect"
 import { DurationString } from "../../domain/Duration.ts"
+import { quote } from "../../domain/Redaction.ts"
 import type { Finding } from "../../domain/Report.ts"
 import type { NetError } from "../../infra/net/NetError.ts"
 import { type Heard, Tcp } from "../../infra/net/Tcp.ts"
@@ -159,7 +160,7 @@ const judgeOpen = (
       : [codes.PORT_ANSWER({
         message: `${subject.name} is open and what it says does not match /${target.answer ?? ""}/`,
         subject,
-        evidence: { ...evidence, heard: latin1(received).slice(0, 100) }
+        evidence: { ...evidence, heard: quote(latin1(received), 100) }
       })]
   }
   return limits.takesLonger(took, config.slow, { code: codes.PORT_SLOW, subject })

@@ -6,6 +6,7 @@
  */
 import { DateTime, Duration, Effect, Schema } from "effect"
 import { DurationString } from "../../domain/Duration.ts"
+import { quote } from "../../domain/Redaction.ts"
 import type { Finding } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
 import { Node } from "../../infra/kube/resources/core.ts"
@@ -158,7 +159,7 @@ export const judgeEvents = (
       ? codes.KERNEL_EVENT
       : undefined
     return code === undefined ? [] : [code({
-      message: `node ${name}: ${reason} ${Elapsed.text(Elapsed.between(at, now))} ago: ${note.slice(0, 300)}`,
+      message: `node ${name}: ${reason} ${Elapsed.text(Elapsed.between(at, now))} ago: ${quote(note, 300)}`,
       subject: { kind: "Node", name },
       evidence: { reason, at: DateTime.formatIso(at) }
     })]

@@ -5,6 +5,7 @@
  */
 import { Duration, Effect, Option, Result, Schema } from "effect"
 import { DurationString } from "../../domain/Duration.ts"
+import { quote } from "../../domain/Redaction.ts"
 import type { Finding } from "../../domain/Report.ts"
 import { Kube, type RawResponse } from "../../infra/kube/Kube.ts"
 import { KubeError, Unreachable } from "../../infra/kube/KubeError.ts"
@@ -118,7 +119,7 @@ export const blameOf = (reason: Unreachable): "down" | "expired" | "checker" => 
 const silence = (error: KubeError): Unreachable | undefined =>
   error.reason._tag === "Unreachable" ? error.reason : undefined
 
-const said = (response: RawResponse): string => response.body.trim().split("\n")[0]?.slice(0, 200) ?? ""
+const said = (response: RawResponse): string => quote(response.body.trim().split("\n")[0] ?? "", 200)
 
 /** What one path of the server we were told to use says. */
 export const judgeAnswer = (server: string, { path, result }: Answer): ReadonlyArray<Finding> => {

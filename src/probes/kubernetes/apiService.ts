@@ -1,6 +1,7 @@
 /** k8s.apiservice: APIs that other servers add to the API server are there. */
 import { type DateTime, Duration, Effect, Option, Result, Schema } from "effect"
 import { DurationString } from "../../domain/Duration.ts"
+import { quote } from "../../domain/Redaction.ts"
 import type { Finding } from "../../domain/Report.ts"
 import { Kube, type RawResponse } from "../../infra/kube/Kube.ts"
 import { type KubeError, Unreachable } from "../../infra/kube/KubeError.ts"
@@ -131,7 +132,7 @@ export const judgeAnswer = (service: APIService, answer: RawResponse | "silent",
   }
   const said = answer === "silent"
     ? `no answer within ${Elapsed.text(timeout)}`
-    : `${answer.status} ${answer.body.trim().slice(0, 200)}`
+    : `${answer.status} ${quote(answer.body, 200)}`
   return codes.APISERVICE_NOT_SERVING({
     message: `the API ${nameOf(service)} counts as available, but ${servedBy(service)} does not serve ${
       pathOf(service)

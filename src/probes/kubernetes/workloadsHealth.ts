@@ -2,6 +2,7 @@
 import { DateTime, Duration, Effect, Result, Schema } from "effect"
 import { DurationString, parse as parseDuration } from "../../domain/Duration.ts"
 import { matches } from "../../domain/NamePattern.ts"
+import { quote } from "../../domain/Redaction.ts"
 import type { Evidence, Finding, Subject } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
 import { DaemonSet, Deployment, StatefulSet } from "../../infra/kube/resources/apps.ts"
@@ -46,6 +47,12 @@ export const WorkloadsHealthConfig = Schema.Struct({
   restartsPerHour: setting(Count, {
     default: 5,
     description: "Restarts of one container in an hour that are too many."
+  }),
+  quoteTermination: setting(Schema.Boolean, {
+    default: false,
+    description:
+      "Quote a container's termination message, which may be the end of its log, in what is said of its crashes. Results " +
+      "are shown to more people than logs are."
   })
 })
 export type WorkloadsHealthConfig = typeof WorkloadsHealthConfig.Type
@@ -261,16 +268,24 @@ export const crashLoopAge = (pod: Pod, container: ContainerStatus, now: DateTime
   return Duration.min(Duration.sum(before, waiting), life)
 }
 
-/** `exit code 137, OOMKilled, 5s ago after 3s`: how a container ended last. */
-const lastEnd = (container: ContainerStatus, now: DateTime.Utc): string => {
+/**
+ * `exit code 137, OOMKilled, 5s ago`: how a container ended last. Its own last words only where that is asked for: they may
+ * be a line of its log, and whoever may see results may see them.
+ */
+const lastEnd = (
+  container: ContainerStatus,
+  { quoteTermination }: Pick<WorkloadsHealthConfig, "quoteTermination">,
+  now: DateTime.Utc
+): string => {
   const ended = container.state.terminated ?? container.lastState.terminated
   if (ended === undefined) return "it never ran"
-  const { exitCode, finishedAt, message, reason } = ended
+  const { exitCode, finishedAt, message, reason, signal } = ended
   return [
     `exit code ${exitCode}`,
+    ...(signal === undefined || signal === 0 ? [] : [`signal ${signal}`]),
     ...(reason === undefined || reason === "Error" ? [] : [reason]),
     ...(finishedAt === undefined ? [] : [`${Elapsed.text(Elapsed.between(finishedAt, now))} ago`]),
-    ...(message === undefined || message.trim() === "" ? [] : [message.trim().slice(0, 200)])
+    ...(!quoteTermination || message === undefined || message.trim() === "" ? [] : [quote(message, 200)])
   ].join(", ")
 }
 
@@ -327,7 +342,7 @@ const containerTrouble = (
       code: Duration.isGreaterThan(age, config.crashLoopAfter) ? codes.CRASH_LOOP : codes.CRASH_LOOP_RECENT,
       text: `container ${container.name} crashes again and again for ${Elapsed.text(age)} (limit ${
         Elapsed.text(config.crashLoopAfter)
-      }; ${container.restartCount} restarts; last: ${lastEnd(container, now)})`,
+      }; ${container.restartCount} restarts; last: ${lastEnd(container, config, now)})`,
       evidence
     }
   }
@@ -344,7 +359,7 @@ const containerTrouble = (
     ? {
       code: codes.RESTARTS,
       text: `container ${container.name} restarted ${container.restartCount} times, at ${config.restartsPerHour} an ` +
-        `hour or more (last: ${lastEnd(container, now)})`,
+        `hour or more (last: ${lastEnd(container, config, now)})`,
       evidence
     }
     : undefined

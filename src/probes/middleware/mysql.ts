@@ -7,6 +7,7 @@
  */
 import { Array, Duration, Effect, Option, Schema } from "effect"
 import { DurationString } from "../../domain/Duration.ts"
+import { quote } from "../../domain/Redaction.ts"
 import type { Finding, Subject } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
 import { MySql } from "../../infra/middleware/MySql.ts"
@@ -203,8 +204,11 @@ export const parseReplica = (row: Readonly<Record<string, unknown>>): ReplicaSta
     sql: text(row, "Replica_SQL_Running", "Slave_SQL_Running") ?? "",
     behind: behind === undefined ? undefined : Number(behind),
     delay: Number(text(row, "SQL_Delay") ?? "0"),
-    error: [text(row, "Last_IO_Error"), text(row, "Last_SQL_Error")].filter((said) => said !== undefined && said !== "")
-      .join("; ").slice(0, 400)
+    error: quote(
+      [text(row, "Last_IO_Error"), text(row, "Last_SQL_Error")].filter((said) => said !== undefined && said !== "")
+        .join("; "),
+      400
+    )
   }
 }
 

@@ -5,6 +5,7 @@
  * quoted with their source; each is proven against a real server in `test/kube`.
  */
 import { Option, Schema } from "effect"
+import { quote } from "../../../domain/Redaction.ts"
 import {
   AdmissionDenied,
   Conflict,
@@ -44,7 +45,7 @@ const decodeStatus = Schema.decodeUnknownOption(Schema.fromJsonString(Status))
 /** Long enough for any message a person reads, short enough for a log line and a report. */
 const MAXIMUM_DETAIL = 2_000
 
-const bounded = (text: string): string => text.length > MAXIMUM_DETAIL ? `${text.slice(0, MAXIMUM_DETAIL)}…` : text
+const bounded = (text: string): string => text.length > MAXIMUM_DETAIL ? quote(text, MAXIMUM_DETAIL) : text
 
 /**
  * Who refused, if admission did.
@@ -145,7 +146,7 @@ export const reasonOfStatus = (code: number, status: Status, retryAfterHeader?: 
 /** An answer without a `Status`: an old path (`404 page not found`), a proxy, a login page, or not Kubernetes at all. */
 const reasonOfForeign = (status: number, body: string, retryAfter: number | undefined): KubeErrorReason => {
   const text = body.replaceAll(/<[^>]*>/g, " ").replaceAll(/\s+/g, " ").trim()
-  const detail = text === "" ? "no explanation" : text.slice(0, 200)
+  const detail = text === "" ? "no explanation" : quote(text, 200)
   switch (status) {
     case 401:
       return new Unauthorized({ detail })

@@ -1,5 +1,6 @@
 /** `api.ready`: the API server asked from a pod as programs in pods ask it, by its name and by its address. */
 import { Config, Duration, Effect, Redacted, Result, Schema } from "effect"
+import { quote } from "../../../domain/Redaction.ts"
 import { Credentials } from "../../../infra/credentials/Credentials.ts"
 import { HttpCall } from "../../../infra/net/HttpCall.ts"
 import { percentile } from "../../Percentile.ts"
@@ -73,11 +74,11 @@ export const apiReady = Task.make("api.ready", {
       for (let time = 0; time < times; time++) {
         const result = yield* Effect.result(ask(at))
         if (Result.isFailure(result)) {
-          failure = { kind: result.failure.kind, detail: result.failure.detail.slice(0, MAX_DETAIL) }
+          failure = { kind: result.failure.kind, detail: quote(result.failure.detail, MAX_DETAIL) }
         } else if (ANSWERS.has(result.success.status)) took.push(Duration.toMillis(result.success.timings.total))
         else {
           const { body, status } = result.success
-          failure = { kind: "status", status, detail: `status ${status}: ${body.trim().slice(0, MAX_DETAIL)}` }
+          failure = { kind: "status", status, detail: `status ${status}: ${quote(body, MAX_DETAIL)}` }
         }
       }
       return {

@@ -1,5 +1,6 @@
 /** `dns.lookups`: names asked from a pod, of certain servers and as programs ask, several times each. */
 import { Clock, Duration, Effect, Result, Schema } from "effect"
+import { quote } from "../../../domain/Redaction.ts"
 import { Dns } from "../../../infra/net/Dns.ts"
 import { percentile } from "../../Percentile.ts"
 import * as Stopwatch from "../../Stopwatch.ts"
@@ -82,7 +83,7 @@ const lookedOf = (id: string, results: ReadonlyArray<Once>): Looked => {
     tries: results.length,
     p50Millis: percentile(answered, 50),
     p95Millis: percentile(answered, 95),
-    ...(why === undefined ? {} : { why: why.slice(0, MAX_WHY) })
+    ...(why === undefined ? {} : { why: quote(why, MAX_WHY) })
   }
 }
 
@@ -124,7 +125,7 @@ export const dnsLookups = Task.make("dns.lookups", {
           good: last.why === undefined ? 1 : 0,
           tries: 1,
           p95Millis: last.millis,
-          ...(last.why === undefined ? {} : { why: last.why.slice(0, MAX_WHY) })
+          ...(last.why === undefined ? {} : { why: quote(last.why, MAX_WHY) })
         }
       }
       return lookedOf(lookup.id, yield* Effect.forEach(Array.from({ length: tries }), () => once(lookup)))

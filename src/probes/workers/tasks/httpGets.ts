@@ -1,5 +1,6 @@
 /** `http.gets`: a URL asked several times from a pod, and who answered. */
 import { Duration, Effect, Result, Schedule, Schema } from "effect"
+import { quote } from "../../../domain/Redaction.ts"
 import { HttpCall } from "../../../infra/net/HttpCall.ts"
 import { percentile } from "../../Percentile.ts"
 import * as Task from "../Task.ts"
@@ -79,7 +80,7 @@ export const httpGets = Task.make("http.gets", {
       times,
       pods,
       p95Millis: percentile(took, 95),
-      ...(why === undefined ? {} : { why: why.slice(0, MAX_WHY) })
+      ...(why === undefined ? {} : { why: quote(why, MAX_WHY) })
     }
   })
 })

@@ -1,5 +1,6 @@
 /** `node.runtime`: do kubelet and kube-proxy say that they are well, and which of a node's daemons run? */
 import { Effect, Option, Schema } from "effect"
+import { quote } from "../../../domain/Redaction.ts"
 import { HttpCall } from "../../../infra/net/HttpCall.ts"
 import * as Task from "../Task.ts"
 import { Process, processesNamed } from "./processes.ts"
@@ -50,7 +51,7 @@ const ask = Effect.fnUntraced(function*(port: number, path: string) {
     onSuccess: ({ body, status }) =>
       status === 200 ? { status, said: { how: "well" } satisfies Try as Try } : {
         status,
-        said: { how: "unwell", detail: `it answers ${status}: ${body.trim().slice(0, 200)}` } satisfies Try as Try
+        said: { how: "unwell", detail: `it answers ${status}: ${quote(body, 200)}` } satisfies Try as Try
       },
     onFailure: ({ kind, message }) => ({
       status: 0,
