@@ -44,6 +44,12 @@ export interface RoundOptions {
 /** Between two looks: longer than a connection takes to be made anew, and different for checks that failed together. */
 const PAUSE_MILLIS = { least: 300, most: 500 }
 
+/**
+ * How long after a probe's own time what it created may be swept, should its runner have died: to release it takes half a
+ * minute, and the clocks of prober and cluster may be some minutes apart.
+ */
+const SWEEP_GRACE = Duration.minutes(5)
+
 /** Before the deadline of a round everything must have been said. */
 const TO_SAY = Duration.millis(250)
 
@@ -135,8 +141,10 @@ export const run = Effect.fn("Round.run")(
     ) {
       const standing = options.standing?.get(check.name)
       const required = check.probe.needs.some((need) => !need.optional)
+      const ownExpiry = DateTime.addDuration(yield* DateTime.now, Duration.sum(timeout, SWEEP_GRACE))
+      const expiresAt = DateTime.min(ownExpiry, context.expiresAt)
       return yield* Runner.run({ ...check, probe: { ...check.probe, timeout } }, {
-        context: { ...context, ...(standing === undefined ? {} : { standing }) },
+        context: { ...context, expiresAt, ...(standing === undefined ? {} : { standing }) },
         missing: required ? yield* missing : [],
         world: options.world
       })

@@ -2,10 +2,12 @@
  * Which changes re-run a probe at once, instead of at its next turn.
  *
  * A watch names a kind; the agent follows it once for all probes that name it. What changes all the time and tells a probe
- * nothing (heartbeats, resource versions) is no change: see {@link significant}, or say with `when` what matters.
+ * nothing (heartbeats, resource versions) is no change: see {@link significant}, or say with `when` what matters. Nor is
+ * what runs of ours create and delete.
  */
 import type { KubeObject, KubeResource } from "../infra/kube/KubeResource.ts"
 import * as Needs from "./Needs.ts"
+import { RUN_LABEL } from "./Scratch.ts"
 
 /** Whether a change matters. `before` is absent for an object that is new, `after` for one that is gone. */
 export type When<A> = (before: A | undefined, after: A | undefined) => boolean
@@ -42,7 +44,10 @@ export const differsIn = <A extends KubeObject>(part: (object: A) => unknown): W
 /** Any change but of what is restless by nature: the default. */
 export const significantly: When<KubeObject> = differsIn(significant)
 
-/** Changes of objects of a kind. */
+/** Whether a run of ours created an object, or it was made for one. */
+export const isOfRun = ({ metadata }: KubeObject): boolean => metadata.labels?.[RUN_LABEL] !== undefined
+
+/** Changes of objects of a kind, those of runs excepted. */
 export const of = <A extends KubeObject>(resource: KubeResource<A>, options: {
   readonly namespace?: string | undefined
   readonly selector?: string | undefined
@@ -50,7 +55,15 @@ export const of = <A extends KubeObject>(resource: KubeResource<A>, options: {
   readonly when?: When<A> | undefined
 } = {}): Watch => {
   const { namespace, selector, when = significantly } = options
-  return { resource, namespace, selector, when }
+  return {
+    resource,
+    namespace,
+    selector,
+    when: (before: A | undefined, after: A | undefined) => {
+      const object = after ?? before
+      return object !== undefined && !isOfRun(object) && when(before, after)
+    }
+  }
 }
 
 /** What following these watches takes. A probe does without: it then runs by its schedule alone, so they are optional. */

@@ -4,6 +4,7 @@ import { TestClock } from "effect/testing"
 import * as Round from "../../src/agent/Round.ts"
 import * as Outcome from "../../src/probes/Outcome.ts"
 import type * as Probe from "../../src/probes/Probe.ts"
+import { RunContext } from "../../src/probes/RunContext.ts"
 import { check, codes, withoutServer } from "./Checks.ts"
 
 /** Lets time pass until it has ended. */
@@ -53,6 +54,31 @@ describe("a round", () => {
         "Started c",
         "Finished c"
       ])
+    }))
+
+  it.effect("lets what a check creates expire by the check's own time, though the round may take longer", () =>
+    Effect.gen(function*() {
+      const expiries: Array<number> = []
+      const tells = (id: string, timeout: Duration.Input, takes: Duration.Input) =>
+        check(id, () =>
+          Effect.gen(function*() {
+            const { expiresAt } = yield* RunContext
+            expiries.push(Math.floor(DateTime.toEpochMillis(expiresAt) / 60_000))
+            yield* Effect.sleep(takes)
+            return Outcome.make("fine")
+          }), { timeout, writes: "namespace" })
+      const context = {
+        runId: "test",
+        probeNamespace: "probes",
+        expiresAt: DateTime.makeUnsafe("1970-01-01T00:40:00Z")
+      }
+      const checks = [
+        tells("a", "9 minutes", "2 minutes"),
+        tells("b", "1 minute", "1 second"),
+        tells("c", "2 hours", 0)
+      ]
+      yield* round(checks, { context, concurrency: 1 })
+      assert.deepStrictEqual(expiries, [14, 8, 40])
     }))
 
   it.effect("does not run the children of a parent that is ERROR, and says because of whom", () =>

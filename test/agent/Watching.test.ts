@@ -41,6 +41,24 @@ describe("a watch", () => {
     assert.isTrue(when(node(), undefined))
   })
 
+  it("takes nothing for a change that runs of probes create, change or delete", () => {
+    const ofRun = (version: string) => {
+      const object = node({ version, cordoned: version === "2" })
+      return { ...object, metadata: { ...object.metadata, labels: { "kubeprober.io/run": "r" } } }
+    }
+    for (
+      const { when } of [
+        Watch.of(Node),
+        Watch.of(Node, { when: Watch.differsIn(({ spec }) => spec.unschedulable) })
+      ]
+    ) {
+      assert.isFalse(when(undefined, ofRun("1")))
+      assert.isFalse(when(ofRun("1"), ofRun("2")))
+      assert.isFalse(when(ofRun("2"), undefined))
+      assert.isTrue(when(node(), node({ cordoned: true })))
+    }
+  })
+
   it("is of what a probe says matters; a successor under the same name is another object", () => {
     const { when } = Watch.of(Node, { when: Watch.differsIn(({ spec }) => spec.taints) })
     assert.isFalse(when(node(), node({ cordoned: true })))

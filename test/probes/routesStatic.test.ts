@@ -86,6 +86,7 @@ describe("judging Services", () => {
     const ownerReferences = [{ apiVersion: "v1", kind: "Pod", name: "driver", uid: "1" }]
     assert.deepStrictEqual(says({ services: [service({}, { ownerReferences })] }), [])
     assert.deepStrictEqual(says({ services: [service()] }, { ignore: ["shop/*"] }), [])
+    assert.deepStrictEqual(says({ services: [service({}, { labels: { "kubeprober.io/run": "r" } })] }), [])
   })
 
   it("knows what is scaled to zero, what wants pods and has none, and what matches nothing", () => {

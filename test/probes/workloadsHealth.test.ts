@@ -12,6 +12,7 @@ import {
   ofDeployment,
   ownerOf,
   restartsOften,
+  seenOf,
   workloadsHealth
 } from "../../src/probes/kubernetes/workloadsHealth.ts"
 import * as Needs from "../../src/probes/Needs.ts"
@@ -264,6 +265,28 @@ describe("judging workloads", () => {
     assert.notInclude(said(), "xxx")
     assert.include(said({ quoteTermination: true }), "xxx")
     assert.notInclude(said({ quoteTermination: true }), "S3cr3t")
+  })
+
+  it("does not look at what runs of probes made, nor at pods of that", () => {
+    const labels = { "kubeprober.io/run": "r" }
+    const stuck = (of: Readonly<Record<string, string>>, name: string) =>
+      Schema.decodeSync(Deployment.object)({
+        metadata: { name, namespace: "kubeprober", creationTimestamp: ago("1 hour"), generation: 1, labels: of },
+        spec: { replicas: 1 },
+        status: { observedGeneration: 1 }
+      })
+    const waits = { phase: "Pending", conditions: [["PodScheduled", "False", "1 hour", "Unschedulable"]] } as const
+    const found = {
+      deployments: [stuck(labels, "web"), stuck({}, "theirs")],
+      statefulSets: [],
+      daemonSets: [],
+      pods: [
+        pod({ ...waits, name: "alone", labels }),
+        pod({ ...waits, namespace: "kubeprober", name: "web-abc-1", ...WEB })
+      ],
+      now: NOW
+    }
+    assert.deepStrictEqual(says(seenOf(found)), ["ERROR NO_REPLICA_AVAILABLE Deployment/theirs"])
   })
 
   it("judges pods by what they wait for, and for how long", () => {

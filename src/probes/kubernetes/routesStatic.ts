@@ -19,7 +19,6 @@ import * as Elapsed from "../Elapsed.ts"
 import * as Needs from "../Needs.ts"
 import * as Outcome from "../Outcome.ts"
 import * as Probe from "../Probe.ts"
-import { RUN_LABEL } from "../Scratch.ts"
 import * as ServerTime from "../ServerTime.ts"
 import { Names, setting } from "../Setting.ts"
 import * as Watch from "../Watch.ts"
@@ -119,8 +118,9 @@ const subject = (kind: string, { metadata }: KubeObject) => ({
   namespace: metadata.namespace ?? ""
 })
 
+/** What runs of ours make leads where they want it to. */
 const isIgnored = (config: RoutesStaticConfig, object: KubeObject): boolean =>
-  config.ignore.some((pattern) => matches(pattern, key(object)))
+  Watch.isOfRun(object) || config.ignore.some((pattern) => matches(pattern, key(object)))
 
 const latest = (times: ReadonlyArray<DateTime.Utc | undefined>): DateTime.Utc | undefined => {
   const known = times.filter((time) => time !== undefined)
@@ -348,10 +348,6 @@ const look = Effect.fnUntraced(function*() {
   }
 })
 
-/** What runs of ours make and remove leads where they want it to. */
-const ofOthers: Watch.When<KubeObject> = (before, after) =>
-  (after ?? before)?.metadata.labels?.[RUN_LABEL] === undefined && Watch.significantly(before, after)
-
 export const routesStatic = Probe.make("k8s.routes.static", {
   layer: "kubernetes",
   proves:
@@ -375,7 +371,7 @@ export const routesStatic = Probe.make("k8s.routes.static", {
   config: RoutesStaticConfig,
   interval: "5 minutes",
   timeout: "60 seconds",
-  onChange: [Watch.of(Ingress, { when: ofOthers }), Watch.of(Service, { when: ofOthers })],
+  onChange: [Watch.of(Ingress), Watch.of(Service)],
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: RoutesStaticConfig) {
     const first = judge(config, yield* look())

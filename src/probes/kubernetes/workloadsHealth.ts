@@ -5,6 +5,7 @@ import { matches } from "../../domain/NamePattern.ts"
 import { quote } from "../../domain/Redaction.ts"
 import type { Evidence, Finding, Subject } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
+import type { KubeObject } from "../../infra/kube/KubeResource.ts"
 import { DaemonSet, Deployment, StatefulSet } from "../../infra/kube/resources/apps.ts"
 import { type ContainerStatus, Node, Pod } from "../../infra/kube/resources/core.ts"
 import * as Codes from "../Codes.ts"
@@ -529,6 +530,30 @@ export interface Seen {
   readonly now: DateTime.Utc
 }
 
+/**
+ * What was found, without what runs of probes made: some of that is not to become ready, and what a run that died has left
+ * is the sweeper's to tell.
+ */
+export const seenOf = (found: {
+  readonly deployments: ReadonlyArray<Deployment>
+  readonly statefulSets: ReadonlyArray<StatefulSet>
+  readonly daemonSets: ReadonlyArray<DaemonSet>
+  readonly pods: ReadonlyArray<Pod>
+  readonly now: DateTime.Utc
+}): Seen => {
+  const ours = new Set(found.deployments.filter(Watch.isOfRun).map((object) => keyOf(ofDeployment(object).subject)))
+  const isOthers = (object: KubeObject): boolean => !Watch.isOfRun(object)
+  return {
+    workloads: [
+      ...found.deployments.filter(isOthers).map(ofDeployment),
+      ...found.statefulSets.filter(isOthers).map(ofStatefulSet),
+      ...found.daemonSets.filter(isOthers).map(ofDaemonSet)
+    ],
+    pods: found.pods.filter((pod) => isOthers(pod) && !ours.has(keyOf(ownerOf(pod)))),
+    now: found.now
+  }
+}
+
 const isReady = (pod: Pod): boolean => conditionOf(pod, "Ready")?.status === "True"
 
 /**
@@ -673,15 +698,13 @@ export const workloadsHealth = Probe.make("k8s.workloads.health", {
       kube.list(DaemonSet)
     ], { concurrency: 3 })
     const [{ items: pods }, now] = yield* Effect.all([kube.list(Pod), ServerTime.nowOrOurs], { concurrency: 2 })
-    const seen: Seen = {
-      workloads: [
-        ...deployments.items.map(ofDeployment),
-        ...statefulSets.items.map(ofStatefulSet),
-        ...daemonSets.items.map(ofDaemonSet)
-      ],
+    const seen = seenOf({
+      deployments: deployments.items,
+      statefulSets: statefulSets.items,
+      daemonSets: daemonSets.items,
       pods,
       now
-    }
+    })
     const outcome = judge(config)(seen)
     return Outcome.make(outcome.summary, [...outcome.findings, ...yield* dnsRedundancy(seen, config)])
   })
