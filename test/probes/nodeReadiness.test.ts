@@ -96,13 +96,56 @@ describe("judging nodes", () => {
     assert.deepStrictEqual(says([leaving, node("b")]), ["INFO NODE_LEAVING a"])
   })
 
+  it("lets a node join with its network and its agents' taints still to come, and no longer than that", () => {
+    const cloud = ["node.cloudprovider.kubernetes.io/uninitialized", "node.cilium.io/agent-not-ready"]
+    const joining = { ready: ["True", "5 seconds"], created: "30 seconds" } as const
+    assert.deepStrictEqual(says([node("a", { ...joining, taints: cloud }), node("b")]), ["INFO NODE_JOINING a"])
+    assert.deepStrictEqual(says([node("a", { ...joining, conditions: ["NetworkUnavailable"] }), node("b")]), [
+      "INFO NODE_JOINING a"
+    ])
+    assert.deepStrictEqual(says([node("a", joining), node("b")]), [])
+    assert.deepStrictEqual(
+      says([node("a", { created: "3 minutes", taints: cloud, conditions: ["NetworkUnavailable"] }), node("b")]),
+      ["WARN NODE_NETWORK_UNAVAILABLE a", "WARN NODE_TAINTED a", "WARN NODE_TAINTED a"]
+    )
+    assert.deepStrictEqual(says([node("a", { ...joining, conditions: ["DiskPressure"] }), node("b")]), [
+      "WARN NODE_PRESSURE a"
+    ])
+  })
+
+  it("lets an autoscaler take nodes away, and is alarmed when it does not come to an end", () => {
+    for (const taint of ["ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted", "karpenter.sh/disruption"]) {
+      const shutDown = [taint, "node.cloudprovider.kubernetes.io/shutdown"]
+      const leaving = (since: Duration.Input) => node("a", { ready: ["Unknown", since], taints: shutDown })
+      for (const since of ["1 second", "10 minutes"] as const) {
+        assert.deepStrictEqual(says([leaving(since), node("b")], { leases: [lease("a", "11 minutes")] }), [
+          "INFO NODE_LEAVING a"
+        ])
+      }
+      assert.deepStrictEqual(says([leaving("40 minutes"), node("b")]), ["ERROR NODE_NOT_READY a"])
+      const ready = node("a", { taints: [taint] })
+      assert.deepStrictEqual(says([ready, node("b")], { leases: [lease("a", "50 seconds")] }), ["INFO NODE_LEAVING a"])
+      assert.deepStrictEqual(says([ready, node("b")], { leases: [lease("a", "1 hour")] }), ["ERROR NODE_LEASE_STALE a"])
+    }
+  })
+
+  it("knows the taints of virtual nodes", () =>
+    assert.deepStrictEqual(
+      says([
+        node("a", { taints: ["virtual-kubelet.io/provider"] }),
+        node("b", { taints: ["eks.amazonaws.com/compute-type"] }),
+        node("c", { taints: ["virtual-node.liqo.io/not-allowed"] })
+      ]),
+      []
+    ))
+
   it("tells a cordon from a forgotten one", () => {
     assert.deepStrictEqual(says([node("a", { cordoned: "1 hour" }), node("b")]), ["INFO NODE_CORDONED a"])
     assert.deepStrictEqual(says([node("a", { cordoned: "2 days" }), node("b")]), ["WARN NODE_CORDONED_LONG a"])
   })
 
   it("needs most workers to take pods, but lets one out for maintenance", () => {
-    const cordoned = (name: string) => node(name, { cordoned: "1 hour" })
+    const cordoned = (name: string, since: Duration.Input = "2 days") => node(name, { cordoned: since })
     const few = (nodes: ReadonlyArray<Node>) => says(nodes).filter((text) => text.includes("FEW"))
     const ten = ["c", "d", "e", "f", "g", "h", "i", "j"].map((name) => node(name))
     assert.deepStrictEqual(few([cordoned("a"), node("b")]), [])
@@ -113,6 +156,17 @@ describe("judging nodes", () => {
     const controlPlane = node("cp", { taints: ["node-role.kubernetes.io/control-plane"] })
     assert.deepStrictEqual(few([cordoned("a"), controlPlane]), ["ERROR FEW_NODES_SCHEDULABLE"])
     assert.deepStrictEqual(says([controlPlane]), [])
+    // Blue nodes, cordoned for green ones, are maintenance; when nothing else takes pods they are told all the same.
+    const blue = ["a", "b", "c", "d"].map((name) => cordoned(name, "1 hour"))
+    const green = ["e", "f", "g", "h"].map((name) => node(name))
+    const dead = (name: string) => node(name, { ready: ["Unknown", "1 hour"] })
+    const leaving = node("z", { taints: ["ToBeDeletedByClusterAutoscaler"] })
+    assert.deepStrictEqual(says([...blue, ...green]), blue.map(({ metadata }) => `INFO NODE_CORDONED ${metadata.name}`))
+    assert.deepStrictEqual(few(blue), ["ERROR FEW_NODES_SCHEDULABLE"])
+    assert.deepStrictEqual(few([...blue, leaving]), ["ERROR FEW_NODES_SCHEDULABLE"])
+    assert.deepStrictEqual(few([...blue, dead("e"), dead("f"), node("g")]), ["ERROR FEW_NODES_SCHEDULABLE"])
+    assert.deepStrictEqual(few([leaving]), [])
+    assert.deepStrictEqual(few([leaving, dead("b")]), ["ERROR FEW_NODES_SCHEDULABLE"])
   })
 
   it("names pressures, missing networks and unexpected taints, each taint once", () => {
@@ -179,6 +233,9 @@ const second: Effect.Effect<LocalNode, never, TestCluster> = Effect.map(TestClus
 
 /** Nodes of the test cluster renew their leases each second, and count as lost after 6. */
 const strict = { notReadyAfter: "1s", leaseAge: "4s" }
+
+/** Nodes of the test cluster have joined a moment ago. */
+const joined = { notReadyAfter: "1s" }
 
 describe("k8s.node.readiness", () => {
   layer(TestCluster.layer({ name: "readiness", nodes: 2 }), { excludeTestServices: true, timeout: "180 seconds" })(
@@ -298,7 +355,7 @@ describe("k8s.node.readiness", () => {
           const { kubectl } = yield* TestCluster
           const { name } = yield* second
           yield* kubectl("taint", "nodes", name, "example.com/maintenance=now:NoSchedule")
-          const tainted = yield* until("WARN NODE_TAINTED")
+          const tainted = yield* until("WARN NODE_TAINTED", joined)
           assert.include(tainted.message, `node ${name} has the unexpected taint example.com/maintenance:NoSchedule`)
           yield* until("PASS", { expectedTaints: ["example.com/*"] })
           yield* kubectl("taint", "nodes", name, "example.com/maintenance-")
@@ -333,7 +390,7 @@ describe("k8s.node.readiness", () => {
                 })
               )
             yield* say("True")
-            const without = yield* until("WARN NODE_NETWORK_UNAVAILABLE")
+            const without = yield* until("WARN NODE_NETWORK_UNAVAILABLE", joined)
             assert.deepStrictEqual(without.findings[0]?.subject, { kind: "Node", name })
             yield* say("False")
             yield* until("PASS")

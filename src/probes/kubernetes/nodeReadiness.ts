@@ -19,7 +19,8 @@ const LEASE_NAMESPACE = "kube-node-lease"
 
 /**
  * Taints that say what a node is for, or that someone else is already at work on it: roles, accelerators, capacity
- * types, and autoscalers about to remove it. Those of `node.kubernetes.io` follow conditions, which are judged themselves.
+ * types, virtual nodes, and autoscalers about to remove it. Those of `node.kubernetes.io` follow conditions, which are
+ * judged themselves.
  */
 const EXPECTED_TAINTS = [
   "node-role.kubernetes.io/*",
@@ -30,6 +31,8 @@ const EXPECTED_TAINTS = [
   "kubernetes.azure.com/*",
   "cloud.google.com/*",
   "eks.amazonaws.com/*",
+  "virtual-kubelet.io/*",
+  "virtual-node.liqo.io/*",
   "ToBeDeletedByClusterAutoscaler",
   "DeletionCandidateOfClusterAutoscaler"
 ]
@@ -45,6 +48,13 @@ const CONDITION_TAINTS: ReadonlySet<string> = new Set([
   "unschedulable"
 ].map((name) => `node.kubernetes.io/${name}`))
 
+/** Set by cluster-autoscaler and Karpenter (the last by its v1beta1 too) on a node that they are taking away. */
+const LEAVING_TAINTS: ReadonlySet<string> = new Set([
+  "ToBeDeletedByClusterAutoscaler",
+  "karpenter.sh/disrupted",
+  "karpenter.sh/disruption"
+])
+
 const PRESSURES: Readonly<Record<string, string>> = {
   MemoryPressure: "memory",
   DiskPressure: "disk space or inodes",
@@ -54,7 +64,13 @@ const PRESSURES: Readonly<Record<string, string>> = {
 export const NodeReadinessConfig = Schema.Struct({
   notReadyAfter: setting(DurationString, {
     default: "2m",
-    description: "A node may be NotReady this long before it is an ERROR; nodes join in that time."
+    description:
+      "A node may be NotReady this long before it is an ERROR. A node this young is joining: it may also lack " +
+      "its network and carry any taint."
+  }),
+  leaveWithin: setting(DurationString, {
+    default: "30m",
+    description: "A node that an autoscaler takes away may be NotReady, or its lease stale, this long."
   }),
   leaseAge: setting(DurationString, {
     default: "40s",
@@ -87,10 +103,13 @@ export const codes = Codes.make({
     "Look at the kubelet of that node and, if the node stays Ready for minutes, at kube-controller-manager."
   ),
   NODE_JOINING: Codes.info(
-    "A node registered a moment ago and is not Ready yet.",
+    "A node registered a moment ago and takes no pods yet: it is not Ready, lacks its network or is tainted.",
     "Nothing to do, unless it stays so."
   ),
-  NODE_LEAVING: Codes.info("A node is being deleted.", "Nothing to do, unless it stays so: then see its finalizers."),
+  NODE_LEAVING: Codes.info(
+    "A node is being deleted, or an autoscaler takes it away, and its kubelet has ended.",
+    "Nothing to do, unless it stays so: then see its finalizers, or the autoscaler's log."
+  ),
   NODE_PRESSURE: Codes.warn(
     "A node runs short of memory, disk or process ids; it takes no new pods and evicts some.",
     "Free the resource in the message on that node, or move pods away."
@@ -113,7 +132,8 @@ export const codes = Codes.make({
   ),
   FEW_NODES_SCHEDULABLE: Codes.error(
     "Too small a part of the worker nodes takes pods: none at all, or fewer than `minSchedulable` with more than one out. " +
-      "One node out is maintenance, however few there are.",
+      "One node out is maintenance, however few there are; so are those cordoned since less than `cordonWarnAfter`, while " +
+      "another takes pods.",
     "Uncordon nodes or mend those that are NotReady."
   ),
   NO_NODES: Codes.info(
@@ -148,6 +168,29 @@ const conditionOf = (node: Node, type: string): Condition | undefined =>
 /** The node controller's reason for a kubelet that had posted its status and went silent: such a node has joined. */
 const STOPPED_POSTING = "NodeStatusUnknown"
 
+const isDeleted = (node: Node): boolean => node.metadata.deletionTimestamp !== undefined
+
+/** Whether an autoscaler has begun to take it away; it does not say when. */
+const isTakenAway = (node: Node): boolean => node.spec.taints.some(({ key }) => LEAVING_TAINTS.has(key))
+
+const isYoung = (node: Node, seen: Seen, config: NodeReadinessConfig): boolean =>
+  Duration.isLessThan(ageOf(node.metadata.creationTimestamp, seen.now), config.notReadyAfter)
+
+/** Keeps new pods away, for a reason that is neither a condition's nor expected. */
+const isUnexpected = (config: NodeReadinessConfig) => ({ effect, key }: Node["spec"]["taints"][number]): boolean =>
+  (effect === "NoSchedule" || effect === "NoExecute") && !CONDITION_TAINTS.has(key) &&
+  !config.expectedTaints.some((pattern) => matches(pattern, key))
+
+/** What a node that is Ready still lacks, as a new one may: its network, or an agent that takes a taint away. */
+const lackOf = (node: Node, config: NodeReadinessConfig): string | undefined => {
+  const taint = node.spec.taints.find(isUnexpected(config))
+  return conditionOf(node, "NetworkUnavailable")?.status === "True"
+    ? "has no network yet"
+    : taint === undefined
+    ? undefined
+    : `has the taint ${taint.key}:${taint.effect}`
+}
+
 /** The verdict on one node by its Ready condition and its lease, and whether it counts as there. */
 const judgeReadiness = (node: Node, seen: Seen, config: NodeReadinessConfig): Finding | undefined => {
   const name = nameOf(node)
@@ -156,15 +199,30 @@ const judgeReadiness = (node: Node, seen: Seen, config: NodeReadinessConfig): Fi
   const leaseAge = lease?.spec.renewTime === undefined ? undefined : ageOf(lease.spec.renewTime, seen.leaseNow)
   const stale = leaseAge !== undefined && Duration.isGreaterThan(leaseAge, config.leaseAge)
   const leaseEvidence = leaseAge === undefined ? {} : { leaseAgeSeconds: Math.round(Duration.toSeconds(leaseAge)) }
+  const limit = `(limit ${Elapsed.text(config.notReadyAfter)})`
+  const registered = `node ${name} registered ${Elapsed.text(ageOf(node.metadata.creationTimestamp, seen.now))} ago and`
   if (ready?.status === "True") {
-    return stale
-      ? codes.NODE_LEASE_STALE({
-        message: `node ${name} counts as Ready, but its kubelet last renewed its lease ${Elapsed.text(leaseAge)} ago ` +
-          `(limit ${Elapsed.text(config.leaseAge)})`,
-        subject: subject(node),
-        evidence: leaseEvidence
-      })
-      : undefined
+    if (stale) {
+      const isEnding = isDeleted(node) || isTakenAway(node) && Duration.isLessThan(leaseAge, config.leaveWithin)
+      return isEnding
+        ? codes.NODE_LEAVING({
+          message: `node ${name} is ${isDeleted(node) ? "being deleted" : "taken away by an autoscaler"}, and its ` +
+            `kubelet last renewed its lease ${Elapsed.text(leaseAge)} ago`,
+          subject: subject(node),
+          evidence: leaseEvidence
+        })
+        : codes.NODE_LEASE_STALE({
+          message:
+            `node ${name} counts as Ready, but its kubelet last renewed its lease ${Elapsed.text(leaseAge)} ago ` +
+            `(limit ${Elapsed.text(config.leaseAge)})`,
+          subject: subject(node),
+          evidence: leaseEvidence
+        })
+    }
+    const lack = isYoung(node, seen, config) ? lackOf(node, config) : undefined
+    return lack === undefined || isDeleted(node)
+      ? undefined
+      : codes.NODE_JOINING({ message: `${registered} ${lack} ${limit}`, subject: subject(node) })
   }
   const since = ready?.lastTransitionTime ?? node.metadata.creationTimestamp
   const age = ageOf(since, seen.now)
@@ -188,16 +246,17 @@ const judgeReadiness = (node: Node, seen: Seen, config: NodeReadinessConfig): Fi
       } and is NotReady`
     })
   }
-  const inTime = Duration.isLessThan(age, config.notReadyAfter)
-  const limit = `(limit ${Elapsed.text(config.notReadyAfter)})`
-  const isYoung = Duration.isLessThan(ageOf(node.metadata.creationTimestamp, seen.now), config.notReadyAfter)
-  if (isYoung && ready?.reason !== STOPPED_POSTING) {
-    return codes.NODE_JOINING({
+  if (isTakenAway(node) && Duration.isLessThan(age, config.leaveWithin)) {
+    return codes.NODE_LEAVING({
       ...about,
-      message: `node ${name} registered ${
-        Elapsed.text(ageOf(node.metadata.creationTimestamp, seen.now))
-      } ago and is not Ready yet ${limit}: ${why}`
+      message: `node ${name} is taken away by an autoscaler and is NotReady for ${Elapsed.text(age)} (limit ${
+        Elapsed.text(config.leaveWithin)
+      })`
     })
+  }
+  const inTime = Duration.isLessThan(age, config.notReadyAfter)
+  if (isYoung(node, seen, config) && ready?.reason !== STOPPED_POSTING) {
+    return codes.NODE_JOINING({ ...about, message: `${registered} is not Ready yet ${limit}: ${why}` })
   }
   return inTime && !stale
     ? codes.NODE_NOT_READY_RECENTLY({
@@ -213,7 +272,7 @@ const judgeReadiness = (node: Node, seen: Seen, config: NodeReadinessConfig): Fi
     })
 }
 
-const judgeConditions = (node: Node): ReadonlyArray<Finding> =>
+const judgeConditions = (node: Node, isMoving: boolean): ReadonlyArray<Finding> =>
   node.status.conditions.filter((condition) => condition.status === "True").flatMap((condition) => {
     const short = PRESSURES[condition.type]
     const detail = condition.message ?? condition.reason ?? condition.type
@@ -224,7 +283,7 @@ const judgeConditions = (node: Node): ReadonlyArray<Finding> =>
         evidence: { condition: condition.type }
       })]
     }
-    return condition.type === "NetworkUnavailable"
+    return condition.type === "NetworkUnavailable" && !isMoving
       ? [codes.NODE_NETWORK_UNAVAILABLE({
         message: `node ${nameOf(node)} has no network: ${detail}`,
         subject: subject(node)
@@ -232,10 +291,21 @@ const judgeConditions = (node: Node): ReadonlyArray<Finding> =>
       : []
   })
 
+/** The time a cordon was made is kept by this taint alone. */
+const cordonTaint = (node: Node) => node.spec.taints.find(({ key }) => key === "node.kubernetes.io/unschedulable")
+
+/** Cordoned a while ago at most; the controller adds the taint with its time only after the cordon. */
+const isInMaintenance = (node: Node, now: DateTime.Utc, config: NodeReadinessConfig): boolean => {
+  if (!node.spec.unschedulable) return false
+  const taint = cordonTaint(node)
+  return taint === undefined ||
+    taint.timeAdded !== undefined &&
+      !Duration.isGreaterThan(Elapsed.between(taint.timeAdded, now), config.cordonWarnAfter)
+}
+
 const judgeCordon = (node: Node, now: DateTime.Utc, config: NodeReadinessConfig): ReadonlyArray<Finding> => {
-  if (!node.spec.unschedulable || node.metadata.deletionTimestamp !== undefined) return []
-  // The time a cordon was made is kept by this taint alone.
-  const since = node.spec.taints.find((taint) => taint.key === "node.kubernetes.io/unschedulable")?.timeAdded
+  if (!node.spec.unschedulable || isDeleted(node)) return []
+  const since = cordonTaint(node)?.timeAdded
   const about = {
     subject: subject(node),
     ...(since === undefined ? {} : { evidence: { since: DateTime.formatIso(since) } })
@@ -254,9 +324,7 @@ const judgeCordon = (node: Node, now: DateTime.Utc, config: NodeReadinessConfig)
 const judgeTaints = (nodes: ReadonlyArray<Node>, config: NodeReadinessConfig): ReadonlyArray<Finding> => {
   const carriers = new Map<string, Array<string>>()
   for (const node of nodes) {
-    for (const { effect, key } of node.spec.taints) {
-      if (effect !== "NoSchedule" && effect !== "NoExecute") continue
-      if (CONDITION_TAINTS.has(key) || config.expectedTaints.some((pattern) => matches(pattern, key))) continue
+    for (const { effect, key } of node.spec.taints.filter(isUnexpected(config))) {
       const taint = `${key}:${effect}`
       carriers.set(taint, [...(carriers.get(taint) ?? []), nameOf(node)])
     }
@@ -281,6 +349,40 @@ const isControlPlane = (node: Node): boolean =>
     (key === "node-role.kubernetes.io/control-plane" || key === "node-role.kubernetes.io/master")
   )
 
+/** On its way into the cluster or out of it: its network and its taints are others' work just now. */
+const isMoving = (node: Node, seen: Seen, config: NodeReadinessConfig): boolean =>
+  isYoung(node, seen, config) || isDeleted(node) || isTakenAway(node)
+
+/** Whether enough workers take pods, by what was said of each. */
+const judgeOpen = (
+  readiness: ReadonlyArray<readonly [Node, Finding | undefined]>,
+  now: DateTime.Utc,
+  config: NodeReadinessConfig
+): ReadonlyArray<Finding> => {
+  const present = readiness.filter(([node, finding]) =>
+    !isDeleted(node) && finding?.code !== codes.NODE_JOINING.code && finding?.code !== codes.NODE_LEAVING.code
+  )
+  const workers = present.filter(([node]) => !isControlPlane(node))
+  const all = workers.length > 0 ? workers : present
+  const isBroken = (finding: Finding | undefined) => finding?.status === "ERROR"
+  const open = all.filter(([node, finding]) => !isBroken(finding) && !node.spec.unschedulable && !isTakenAway(node))
+  const few = (counted: number, percent: number) =>
+    codes.FEW_NODES_SCHEDULABLE({
+      message: `${open.length} of ${counted} worker nodes take pods (${percent} %, at least ` +
+        `${config.minSchedulable} % expected)`,
+      evidence: { schedulable: open.length, nodes: counted }
+    })
+  // An autoscaler may take the last nodes away, when nothing runs on them.
+  if (open.length === 0) {
+    return all.some(([node, finding]) => isBroken(finding) || node.spec.unschedulable) ? [few(all.length, 0)] : []
+  }
+  const counted = all.filter(([node, finding]) =>
+    isBroken(finding) || !isInMaintenance(node, now, config) && !isTakenAway(node)
+  )
+  const percent = Math.floor(open.length * 100 / counted.length)
+  return counted.length - open.length > 1 && percent < config.minSchedulable ? [few(counted.length, percent)] : []
+}
+
 /** The verdict on what was seen. */
 export const judge = (config: NodeReadinessConfig) => (seen: Seen): Outcome.Outcome => {
   const { nodes } = seen
@@ -294,27 +396,15 @@ export const judge = (config: NodeReadinessConfig) => (seen: Seen): Outcome.Outc
     })]
     : []
   const readiness = nodes.map((node) => [node, judgeReadiness(node, seen, config)] as const)
-  const staying = readiness.filter(([node, finding]) =>
-    node.metadata.deletionTimestamp === undefined && finding?.code !== codes.NODE_JOINING.code
-  )
-  const workers = staying.filter(([node]) => !isControlPlane(node))
-  const counted = workers.length > 0 ? workers : staying
-  const takesPods = counted.filter(([node, finding]) => finding?.status !== "ERROR" && !node.spec.unschedulable)
-  const out = counted.length - takesPods.length
-  const percent = counted.length === 0 ? 100 : Math.floor(takesPods.length * 100 / counted.length)
-  const few = counted.length > 0 && (takesPods.length === 0 || (out > 1 && percent < config.minSchedulable))
-    ? [codes.FEW_NODES_SCHEDULABLE({
-      message: `${takesPods.length} of ${counted.length} worker nodes take pods (${percent} %, at least ` +
-        `${config.minSchedulable} % expected)`,
-      evidence: { schedulable: takesPods.length, nodes: counted.length }
-    })]
-    : []
   return Outcome.make(`${nodes.length} of ${nodes.length} nodes are Ready and take the pods meant for them`, [
     ...tooFew,
-    ...few,
+    ...judgeOpen(readiness, seen.now, config),
     ...readiness.flatMap(([, finding]) => finding === undefined ? [] : [finding]),
-    ...nodes.flatMap((node) => [...judgeConditions(node), ...judgeCordon(node, seen.now, config)]),
-    ...judgeTaints(nodes, config)
+    ...nodes.flatMap((node) => [
+      ...judgeConditions(node, isMoving(node, seen, config)),
+      ...judgeCordon(node, seen.now, config)
+    ]),
+    ...judgeTaints(nodes.filter((node) => !isMoving(node, seen, config)), config)
   ])
 }
 
