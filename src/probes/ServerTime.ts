@@ -2,10 +2,11 @@
  * What time it is for the cluster, as far as that can be read from it.
  *
  * Ages are differences between the cluster's clock and ours. Each API server renews a Lease of its identity every 10
- * seconds (KEP-1965), so the newest of those tells its clock to within that time; ours is corrected only when it lies
- * outside. A laptop that is minutes off then still sees young leases as young.
+ * seconds (KEP-1965), which tells its clock to within that time; ours is corrected only when it lies outside. A laptop that
+ * is minutes off then still sees young leases as young. Where API servers contradict each other, most of them are right, and
+ * one that agrees with us is not overruled by a single other one.
  */
-import { DateTime, Effect, Option } from "effect"
+import { DateTime, Effect, Option, Order } from "effect"
 import { Kube } from "../infra/kube/Kube.ts"
 import { Lease } from "../infra/kube/resources/coordination.ts"
 import * as Needs from "./Needs.ts"
@@ -24,6 +25,25 @@ const SLACK = { seconds: 15 }
 export const correct = (ours: DateTime.Utc, renewed: DateTime.Utc): DateTime.Utc =>
   DateTime.clamp(ours, { minimum: renewed, maximum: DateTime.add(renewed, SLACK) })
 
+/**
+ * Our clock, corrected by what these leases of API servers say together. Leases of servers that are gone stay for an hour
+ * and look like clocks that are behind. Pure; use {@link now}.
+ */
+export const agreed = (ours: DateTime.Utc, leases: Iterable<Lease>): Option.Option<DateTime.Utc> => {
+  const renewals = Array.from(leases, ({ spec: { renewTime } }) => renewTime)
+    .filter((renewTime) => renewTime !== undefined)
+    .toSorted(Order.flip(DateTime.Order))
+  if (renewals.length === 0) return Option.none()
+  const isOf = (latest: DateTime.Utc) => (time: DateTime.Utc) =>
+    DateTime.between(time, { minimum: DateTime.subtract(latest, SLACK), maximum: latest })
+  // Newest first, so that among as many it is those: the others' servers may be gone.
+  const [latest, servers] = renewals
+    .map((renewal) => [renewal, renewals.filter(isOf(renewal)).length] as const)
+    .reduce((best, each) => each[1] > best[1] ? each : best)
+  const allies = renewals.filter((renewal) => DateTime.Equivalence(correct(ours, renewal), ours)).length
+  return Option.some(allies > 0 && servers <= Math.max(1, allies) ? ours : correct(ours, latest))
+}
+
 /** The cluster's time, or none when it does not say: no identity leases, or no permission to read them. */
 export const now: Effect.Effect<Option.Option<DateTime.Utc>, never, Kube> = Effect.gen(function*() {
   const kube = yield* Kube
@@ -32,7 +52,7 @@ export const now: Effect.Effect<Option.Option<DateTime.Utc>, never, Kube> = Effe
     labelSelector: "apiserver.kubernetes.io/identity=kube-apiserver"
   })
   const ours = yield* DateTime.now
-  return Option.map(newest(items), (renewed) => correct(ours, renewed))
+  return agreed(ours, items)
 }).pipe(Effect.orElseSucceed(() => Option.none()))
 
 /** {@link now}, or our own clock's time when the cluster does not say. */

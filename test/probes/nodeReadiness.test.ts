@@ -1,5 +1,5 @@
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Clock, DateTime, Duration, Effect, Schema } from "effect"
+import { Clock, DateTime, Duration, Effect, Option, Schema } from "effect"
 import { Lease } from "../../src/infra/kube/resources/coordination.ts"
 import { Node } from "../../src/infra/kube/resources/core.ts"
 import type { LocalNode } from "../../src/local/node/LocalNode.ts"
@@ -195,6 +195,34 @@ describe("the cluster's time", () => {
     assert.deepStrictEqual(ServerTime.correct(at(8), NOW), at(8))
     assert.deepStrictEqual(ServerTime.correct(at(-60), NOW), NOW)
     assert.deepStrictEqual(ServerTime.correct(at(600), NOW), at(15))
+  })
+
+  it("is what most API servers say, and ours where one of them agrees with us against another", () => {
+    const at = (seconds: number) => DateTime.add(NOW, { seconds })
+    const agreed = (ours: number, ...renewals: ReadonlyArray<number>) =>
+      Option.getOrUndefined(Option.map(
+        ServerTime.agreed(
+          at(ours),
+          renewals.map((seconds) => lease(`apiserver-${seconds}`, Duration.seconds(-seconds)))
+        ),
+        (time) => Duration.toSeconds(DateTime.distance(NOW, time))
+      ))
+    assert.isUndefined(agreed(0))
+    // One is minutes ahead, or behind.
+    assert.strictEqual(agreed(8, 0, 5, 300), 8)
+    assert.strictEqual(agreed(8, 5, 300), 8)
+    assert.strictEqual(agreed(8, 5, -300), 8)
+    // Ours is wrong, and one of theirs beside it.
+    assert.strictEqual(agreed(600, 0, 5, 300), 20)
+    assert.strictEqual(agreed(-600, 0, 5, 300), 5)
+    assert.strictEqual(agreed(308, 0, 5, 300), 20)
+    assert.strictEqual(agreed(308, 0, 300, 305), 308)
+    // A single API server is right by definition.
+    assert.strictEqual(agreed(0, 300), 300)
+    assert.strictEqual(agreed(0, -300), -285)
+    // Leases of servers that are gone say nothing beside one that lives.
+    assert.strictEqual(agreed(600, 0, -1200, -2400), 15)
+    assert.strictEqual(agreed(-600, 0, -1200), 0)
   })
 })
 
