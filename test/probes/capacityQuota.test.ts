@@ -23,10 +23,14 @@ const quota = (hard: Record<string, string>, used: Record<string, string>, age: 
 const node = (
   name: string,
   allocatable: Record<string, string>,
-  options: { readonly ready?: boolean; readonly taint?: string } = {}
+  options: {
+    readonly ready?: boolean
+    readonly taint?: string
+    readonly labels?: Readonly<Record<string, string>>
+  } = {}
 ) =>
   Schema.decodeUnknownSync(Node.object)({
-    metadata: { name },
+    metadata: { name, labels: options.labels ?? {} },
     spec: { taints: options.taint === undefined ? [] : [{ key: options.taint, effect: "NoSchedule" }] },
     status: {
       allocatable: { pods: "110", cpu: "4", memory: "8Gi", ...allocatable },
@@ -126,6 +130,17 @@ describe("judging room on nodes", () => {
       "WARN NODE_PODS_NEAR a",
       "INFO ONE_NODE a"
     ])
+  })
+
+  it("finds nothing in a virtual node that is full of the one pod it was made for", () => {
+    const fargate = node("fargate", { pods: "1" }, {
+      taint: "eks.amazonaws.com/compute-type",
+      labels: { "eks.amazonaws.com/compute-type": "fargate" }
+    })
+    const aci = node("aci", { pods: "1" }, { labels: { type: "virtual-kubelet" } })
+    const pods = [pod("fargate", {}), pod("aci", {})]
+    assert.deepStrictEqual(says({ nodes: [fargate, aci, node("a", {}), node("b", {})], pods }), [])
+    assert.deepStrictEqual(says({ nodes: [fargate], pods }), ["INFO NO_OPEN_NODE"])
   })
 })
 

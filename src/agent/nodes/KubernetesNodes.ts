@@ -8,6 +8,7 @@ import * as Elapsed from "../../probes/Elapsed.ts"
 import * as ServerTime from "../../probes/ServerTime.ts"
 import { NODE_AGENT_NAMESPACE, type NodeAnswer, type Nodes } from "../../probes/workers/Nodes.ts"
 import type { Task } from "../../probes/workers/Task.ts"
+import { isVirtual } from "../../probes/workers/virtualNode.ts"
 import type { RunScope } from "../RunScope.ts"
 import { MAX_ANSWER, NODE_AGENT_PORT, NODE_AGENT_SELECTOR, PSK_IDENTITY, TaskAnswer, taskPath } from "./nodeAgents.ts"
 
@@ -28,6 +29,10 @@ export interface NodesOptions {
   /** How young a node may be whose agent does not answer yet; 2 minutes when absent. */
   readonly joiningFor?: Duration.Input | undefined
 }
+
+/** Nodes that must have an agent: as `deploy/nodes/daemonset.yaml` has it, and not on their way out. */
+export const agentNodes = (nodes: ReadonlyArray<Node>): ReadonlyArray<Node> =>
+  nodes.filter((node) => node.metadata.deletionTimestamp === undefined && !isVirtual(node))
 
 const decodeAnswer = Schema.decodeUnknownResult(TaskAnswer)
 
@@ -122,8 +127,8 @@ export const make = (options: NodesOptions) => (run: RunScope): Effect.Effect<No
           metadata.deletionTimestamp === undefined && status.phase !== "Failed" && status.phase !== "Succeeded"
         ).map((pod) => [pod.spec.nodeName ?? "", pod])
       )
-      const wanted = found.filter(({ metadata }) =>
-        metadata.deletionTimestamp === undefined && (nodes === undefined || nodes.includes(metadata.name ?? ""))
+      const wanted = agentNodes(found).filter(({ metadata }) =>
+        nodes === undefined || nodes.includes(metadata.name ?? "")
       )
       return yield* Effect.forEach(wanted, ({ metadata: { creationTimestamp, name = "" } }) => {
         const isJoining = creationTimestamp !== undefined &&

@@ -17,6 +17,7 @@ import * as Probe from "../Probe.ts"
 import * as ServerTime from "../ServerTime.ts"
 import { Names, Percent, setting } from "../Setting.ts"
 import * as Watch from "../Watch.ts"
+import { isVirtual } from "../workers/virtualNode.ts"
 
 export const CapacityQuotaConfig = Schema.Struct({
   quotaWarn: setting(Percent, {
@@ -293,7 +294,10 @@ const judgePods = (
 /** The verdict on what was seen. */
 export const judge =
   (config: CapacityQuotaConfig, limits: Hysteresis.Limits = Hysteresis.strict) => (seen: Seen): Outcome.Outcome => {
-    const staying = seen.nodes.filter((node) => isReady(node) && node.metadata.deletionTimestamp === undefined)
+    // A virtual node has room for what its provider makes it for, often one pod, and no machine that could be lost.
+    const staying = seen.nodes.filter((node) =>
+      isReady(node) && node.metadata.deletionTimestamp === undefined && !isVirtual(node)
+    )
     const nodes = load(staying, seen.pods)
     const open = load(staying.filter(isOpen), seen.pods)
     if (seen.quotas.length === 0 && seen.nodes.length === 0) {

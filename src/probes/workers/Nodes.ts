@@ -3,6 +3,7 @@
  * reads `/proc`, `/sys` and a few files of its node.
  *
  * A node whose agent is missing or does not answer is in the result, with the reason: silence is never taken for health.
+ * Virtual nodes (`virtualNode.ts`) have no machine to look at and no agent, and are left out.
  */
 import { Context, type Effect } from "effect"
 import type { Finding } from "../../domain/Report.ts"

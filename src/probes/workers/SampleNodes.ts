@@ -2,17 +2,24 @@
 import type { Effect } from "effect"
 import type { Node } from "../../infra/kube/resources/core.ts"
 import { RunContext } from "../RunContext.ts"
+import { isVirtual } from "./virtualNode.ts"
 
 /**
- * Nodes that can run a pod of Linux now. Others are k8s.node.readiness' business: asking them again would only tell the same
- * slower.
+ * Nodes of Linux that can run a pod now. Others are k8s.node.readiness' business: asking them again would only tell the same
+ * slower. A cordoned node is left out as well unless `cordoned` says otherwise: it is being emptied, and a pod of ours would
+ * be in the way of that, or be ended by it.
  */
-export const usable = (nodes: ReadonlyArray<Node>): ReadonlyArray<string> =>
-  nodes.filter(({ metadata, status }) =>
-    metadata.deletionTimestamp === undefined &&
-    (metadata.labels?.["kubernetes.io/os"] ?? "linux") === "linux" &&
-    status.conditions.some(({ status, type }) => type === "Ready" && status === "True")
-  ).map(({ metadata }) => metadata.name ?? "").filter((name) => name !== "")
+export const usable = (
+  nodes: ReadonlyArray<Node>,
+  options: { readonly cordoned?: boolean } = {}
+): ReadonlyArray<string> =>
+  nodes.filter((node) => {
+    const { metadata, spec, status } = node
+    return metadata.deletionTimestamp === undefined &&
+      (metadata.labels?.["kubernetes.io/os"] ?? "linux") === "linux" &&
+      (options.cordoned === true || !spec.unschedulable) && !isVirtual(node) &&
+      status.conditions.some(({ status, type }) => type === "Ready" && status === "True")
+  }).map(({ metadata }) => metadata.name ?? "").filter((name) => name !== "")
 
 /** FNV-1a (http://www.isthe.com/chongo/tech/comp/fnv/), finished as murmur3 does: an order of names that nobody can foresee. */
 const hash = (text: string): number => {
