@@ -3,7 +3,7 @@
  * node whose kubelet is gone stays Ready for 50 seconds, in which a sweep must see it.
  */
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Duration, Effect, Fiber, Redacted, Schedule } from "effect"
+import { Duration, Effect, Fiber, Redacted, Schedule, Schema } from "effect"
 import * as ProbeWorld from "../../src/agent/ProbeWorld.ts"
 import { seal } from "../../src/agent/workers/seal.ts"
 import { Kube } from "../../src/infra/kube/Kube.ts"
@@ -18,7 +18,7 @@ import * as Needs from "../../src/probes/Needs.ts"
 import * as Outcome from "../../src/probes/Outcome.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import { imagePullOf } from "../../src/probes/workers/imagePull.ts"
-import { isNoSuchImage } from "../../src/probes/workers/podStage.ts"
+import { isNoSuchImage, sight } from "../../src/probes/workers/podStage.ts"
 import { diskCommits } from "../../src/probes/workers/tasks/diskCommits.ts"
 import { type WorkerFault, Workers, needs as workerNeeds } from "../../src/probes/workers/Workers.ts"
 import * as Kills from "../clusters/Kills.ts"
@@ -42,8 +42,14 @@ describe("judging a sweep", () => {
     detail,
     pull: { took: Duration.zero, goesOn }
   })
-  const says = (swept: ReadonlyArray<Swept>, present = ["a", "b"]) =>
-    judgeSweep(config, swept, new Set(present)).map(({ code, subject }) => `${code} ${subject?.name ?? "-"}`)
+  const says = (
+    swept: ReadonlyArray<Swept>,
+    present = ["a", "b", "c", "d"],
+    architectures: Readonly<Record<string, string>> = {}
+  ) =>
+    judgeSweep(config, swept, new Set(present), undefined, new Map(Object.entries(architectures))).map((
+      { code, subject }
+    ) => `${code} ${subject?.name ?? "-"}`)
 
   it("names each node that fails, after its stage", () => {
     assert.deepStrictEqual(says([ran("a"), ran("b", 31)]), ["SLOW b"])
@@ -61,6 +67,25 @@ describe("judging a sweep", () => {
   it("leaves a node that went away meanwhile to k8s.node.readiness", () =>
     assert.deepStrictEqual(says([ran("a"), failed("b", "NotTakenUp")], ["a"]), ["NODE_LEFT b"]))
 
+  it("blames the image where it fits no node of one architecture, and nodes where it fits some", () => {
+    const mixed = { a: "amd64", b: "amd64", c: "arm64", d: "arm64" }
+    const arm = (...failing: ReadonlyArray<Swept>) => says([ran("a"), ran("b"), ...failing], undefined, mixed)
+    assert.deepStrictEqual(arm(failed("c", "ImagePull"), failed("d", "ImagePull")), ["IMAGE_UNFIT -"])
+    assert.deepStrictEqual(arm(failed("c", "Crash"), failed("d", "Crash")), ["IMAGE_UNFIT -"])
+    assert.deepStrictEqual(arm(failed("c", "ImagePull"), ran("d")), ["IMAGE_PULL_FAILED c"])
+    assert.deepStrictEqual(arm(failed("c", "ImagePull")), ["IMAGE_PULL_FAILED c"])
+    assert.deepStrictEqual(arm(failed("c", "Crash", "exec /kubeprober: exec format error")), ["IMAGE_UNFIT -"])
+    assert.deepStrictEqual(arm(failed("c", "ImagePull", "no match for platform in manifest")), ["IMAGE_UNFIT -"])
+    assert.deepStrictEqual(arm(failed("c", "Sandbox"), failed("d", "Sandbox")), [
+      "SANDBOX_FAILED c",
+      "SANDBOX_FAILED d"
+    ])
+    assert.deepStrictEqual(
+      says([failed("a", "ImagePull"), ran("b"), failed("c", "ImagePull"), failed("d", "ImagePull")], undefined, mixed),
+      ["IMAGE_PULL_FAILED a", "IMAGE_PULL_FAILED c", "IMAGE_PULL_FAILED d"]
+    )
+  })
+
   it("says once what is no node's fault, and tells of nodes without their turn", () => {
     assert.deepStrictEqual(says([failed("a", "ImagePull"), failed("b", "ImagePull")]), ["IMAGE_UNFIT -"])
     assert.deepStrictEqual(
@@ -70,6 +95,29 @@ describe("judging a sweep", () => {
         "NOT_REACHED -"
       ]
     )
+  })
+})
+
+describe("a pod that waits for its image", () => {
+  const seen = (reason: string) =>
+    sight(
+      Schema.decodeUnknownSync(Pod.object)({
+        metadata: { name: "a" },
+        spec: {},
+        status: {
+          conditions: [{ type: "PodScheduled", status: "True" }],
+          containerStatuses: [{ name: "worker", state: { waiting: { reason } } }]
+        }
+      })
+    )
+
+  it("is on its way while its kubelet tries again, and has failed where trying again changes nothing", () => {
+    for (const reason of ["ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"]) {
+      assert.deepInclude(seen(reason), { _tag: "OnItsWay", stage: "ImagePull" })
+    }
+    for (const reason of ["ErrImageNeverPull", "InvalidImageName"]) {
+      assert.deepInclude(seen(reason), { _tag: "Failed", stage: "ImagePull" })
+    }
   })
 })
 
@@ -315,7 +363,7 @@ layer(
         Effect.gen(function*() {
           assert.deepStrictEqual(yield* sweep(), [`IMAGE_PULL_FAILED ${name}`])
           const pulling = ProbeWorld.make({ workers: Effect.succeed({ image: WORKER_IMAGE }) })
-          assert.deepStrictEqual(yield* sweep({}, pulling), [`IMAGE_PULL_FAILED ${name}`])
+          assert.deepStrictEqual(yield* sweep({ within: "20s" }, pulling), [`IMAGE_PULL_FAILED ${name}`])
         }),
         Effect.flatMap(workerImage, importImage)
       )

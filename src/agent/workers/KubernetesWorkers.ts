@@ -138,11 +138,14 @@ export const make = (settings: WorkerSettings) =>
       return name
     })
 
-    /** Waits until `wanted` answers something of the pod, or it can be said that it never will. */
+    /**
+     * Waits until `wanted` answers something of the pod, or it can be said that it never will. An image whose pull fails again
+     * and again is waited for no longer than `pullWithin`.
+     */
     const reach = Effect.fnUntraced(function*<A>(
       name: string,
       place: WorkerPlace,
-      within: Duration.Duration,
+      { pullWithin, within }: { readonly within: Duration.Duration; readonly pullWithin: Duration.Duration },
       wanted: (seen: PodSight, pod: Pod) => A | undefined
     ): Effect.fn.Return<
       { readonly value: A; readonly pod: Pod; readonly times: WorkerTimes },
@@ -163,7 +166,8 @@ export const make = (settings: WorkerSettings) =>
         const error = yield* broken
         if (error !== undefined) return yield* error
         const pod = sights.pods.get(name)
-        const late = (yield* Clock.currentTimeMillis) - startedAt > Duration.toMillis(within)
+        const passed = (yield* Clock.currentTimeMillis) - startedAt
+        const late = passed > Duration.toMillis(within)
         if (pod === undefined) {
           if (late) return yield* fault("Silent", "the API server has shown nothing of it since it was created", pod)
           return undefined
@@ -174,6 +178,10 @@ export const make = (settings: WorkerSettings) =>
         if (seen._tag === "Ended") return yield* fault("Crash", endOf(seen), pod)
         if (seen._tag === "Failed") return yield* fault(seen.stage, seen.detail, pod)
         if (sights.gone.has(name)) return yield* fault("Evicted", "it was deleted by others", pod)
+        // The container's own words say why; events of a pull that is tried again say it among others.
+        if (seen._tag === "OnItsWay" && seen.stage === "ImagePull" && passed > Duration.toMillis(pullWithin)) {
+          return yield* fault(seen.stage, `not pulled within ${Duration.format(pullWithin)}: ${seen.detail}`, pod)
+        }
         if (!late) return undefined
         const waited = Duration.format(within)
         if (seen._tag === "OnItsWay") {
@@ -224,7 +232,12 @@ export const make = (settings: WorkerSettings) =>
           within
         })
         const exit = yield* Effect.exit(Effect.flatMap(
-          reach(name, place, within, (seen) => seen._tag === "Ended" ? seen : undefined),
+          reach(
+            name,
+            place,
+            { within, pullWithin: place.within === undefined ? POD_WITHIN : within },
+            (seen) => seen._tag === "Ended" ? seen : undefined
+          ),
           (end) => result(task, token, name, end)
         ))
         // Others of the run, and of the cluster's budget, wait for its place; what fails here the end of the run does again.
@@ -237,7 +250,7 @@ export const make = (settings: WorkerSettings) =>
         const { pod, times, value: ip } = yield* reach(
           name,
           place,
-          within,
+          { within, pullWithin: within },
           (seen, { status }) => seen._tag === "Running" && seen.ready ? status.podIP : undefined
         ).pipe(
           Effect.catchTag("WorkerFault", (fault) =>

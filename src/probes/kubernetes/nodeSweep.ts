@@ -69,9 +69,9 @@ export const codes = Codes.make({
     "Look at the way from that node to the registry and at the disk it unpacks images to."
   ),
   IMAGE_UNFIT: Codes.unknown(
-    "No node can get, or run, the image of the probe's own pods, or there is none of that name, so nothing is known of " +
-      "the nodes.",
-    "Check the name of the workers' image and its pull secret; k8s.image.pull judges registries."
+    "No node, or none of one architecture, can get or run the image of the probe's own pods, or there is none of that " +
+      "name, so nothing is known of them.",
+    "Check the name of the workers' image, its architectures and its pull secret, and the way from nodes to its registry."
   ),
   NOT_STARTED: Codes.error(
     "A node sets up a pod and does not start its container.",
@@ -185,21 +185,54 @@ const COMMON = new Map<Codes.Code, (occurrence: Codes.Occurrence) => Finding>([
   ]
 ])
 
+/** What is said where an image has no part for a node's architecture: containerd's pull, and the kernel's ENOEXEC. */
+const NOT_FOR_ARCHITECTURE = /no match for platform|exec format error/u
+
+/**
+ * Architectures whose nodes all fail in this way while another's do not: then the image is to blame, and not each of them.
+ * One node alone may have its own reasons, unless what it says leaves no doubt.
+ */
+const unfitOf = (
+  code: Codes.Code,
+  swept: ReadonlyArray<Swept>,
+  architectures: ReadonlyMap<string, string>
+): ReadonlySet<string> => {
+  const fails = (one: Swept) => one._tag === "Failed" && ofStage(one.stage, one) === code
+  const isCertain = (one: Swept) => one._tag === "Failed" && NOT_FOR_ARCHITECTURE.test(one.detail)
+  const byArchitecture = Map.groupBy(
+    swept.filter(({ _tag }) => _tag !== "NotReached"),
+    ({ node }) => architectures.get(node) ?? ""
+  )
+  const unfit = [...byArchitecture].filter(([architecture, nodes]) =>
+    architecture !== "" && nodes.every(fails) && (nodes.length > 1 || nodes.every(isCertain))
+  ).map(([architecture]) => architecture)
+  const isElsewhere = [...byArchitecture].some(([architecture, nodes]) =>
+    !unfit.includes(architecture) && !nodes.some(fails)
+  )
+  return new Set(isElsewhere ? unfit : [])
+}
+
 /**
  * The verdict on a sweep.
  *
  * @param present nodes that can run pods after it.
+ * @param architectures of nodes by name (label `kubernetes.io/arch`).
  */
 export const judge = (
   config: Pick<NodeSweepConfig, "slow" | "goneWithin">,
   swept: ReadonlyArray<Swept>,
   present: ReadonlySet<string>,
-  limits: Hysteresis.Limits = Hysteresis.strict
+  limits: Hysteresis.Limits = Hysteresis.strict,
+  architectures: ReadonlyMap<string, string> = new Map()
 ): ReadonlyArray<Finding> => {
   const { goneWithin, slow } = config
   const findings: Array<Finding> = []
   const tried = swept.filter(({ _tag }) => _tag !== "NotReached")
   const common = new Set<Codes.Code>()
+  const unfit = new Map(
+    [codes.IMAGE_PULL_FAILED, codes.CRASHED].map((code) => [code, unfitOf(code, swept, architectures)] as const)
+  )
+  const unfitTold = new Set<string>()
   for (const one of swept) {
     const { node } = one
     const subject = { kind: "Node", name: node }
@@ -234,6 +267,14 @@ export const judge = (
       findings.push(
         codes.NODE_LEFT({ message: `node ${node} is not Ready any more, or gone; ${message}`, subject, evidence })
       )
+    } else if (unfit.get(code)?.has(architectures.get(node) ?? "") === true) {
+      const architecture = architectures.get(node) ?? ""
+      if (unfitTold.has(architecture)) continue
+      unfitTold.add(architecture)
+      findings.push(codes.IMAGE_UNFIT({
+        message: `all nodes of ${architecture} tried, and none of another architecture: ${one.detail}`,
+        evidence: { ...evidence, architecture }
+      }))
     } else {
       const once = COMMON.get(code)
       const alike = tried.filter((other) => other._tag === "Failed" && ofStage(other.stage, other) === code).length
@@ -280,7 +321,8 @@ export const nodeSweep = Probe.make("k8s.node.sweep", {
     const workers = yield* Workers
     const limits = yield* Hysteresis.limits
     const { probeNamespace: namespace } = yield* RunContext
-    const available = usable((yield* kube.list(Node)).items)
+    const { items } = yield* kube.list(Node)
+    const available = usable(items, { cordoned: true })
     const names = yield* sample(available, config.nodes)
     if (names.length === 0) return Outcome.make("", [codes.NO_NODE({ message: "no node can run a pod now" })])
 
@@ -347,11 +389,17 @@ export const nodeSweep = Probe.make("k8s.node.sweep", {
     const ran = swept.flatMap((one) => one._tag === "Ran" ? [one] : [])
     const present = ran.length === swept.length && ran.every(({ gone }) => gone)
       ? new Set(names)
-      : new Set(usable((yield* kube.list(Node)).items))
+      : new Set(usable((yield* kube.list(Node)).items, { cordoned: true }))
     const slowest = Math.max(0, ...ran.map(({ took }) => Duration.toMillis(took)))
     return Outcome.make(
       `${ran.length} of ${available.length} nodes ran a pod, the slowest after ${Math.round(slowest / 100) / 10} s`,
-      judge(config, swept, present, limits)
+      judge(
+        config,
+        swept,
+        present,
+        limits,
+        new Map(items.map(({ metadata: { labels, name = "" } }) => [name, labels?.["kubernetes.io/arch"] ?? ""]))
+      )
     )
   })
 })

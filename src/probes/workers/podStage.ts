@@ -13,8 +13,8 @@ const PULLING: ReadonlySet<string> = new Set([
   "RegistryUnavailable"
 ])
 
-/** Of these, those that do not pass by themselves within a run. */
-const PULL_FAILED: ReadonlySet<string> = new Set(["ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"])
+/** Of these, those that trying again does not change. After others the kubelet does, 10 seconds later and then ever later. */
+const PULL_FAILED: ReadonlySet<string> = new Set(["ErrImageNeverPull", "InvalidImageName"])
 
 /**
  * Whether a pod waits for an image that there is not: no registry could have one of this name, or the one that was asked has
