@@ -458,9 +458,14 @@ layer(TestCluster.layer({ name: "deploy" }), { excludeTestServices: true, timeou
           const pod = (name: string) => ({
             apiVersion: "v1",
             kind: "Pod",
-            ...workerPod({ name, namespace: "kubeprober", place: {}, task: "{}", deadlineSeconds: 60 }, {
-              image: "example.com/kubeprober:test"
-            })
+            ...workerPod({
+              name,
+              namespace: "kubeprober",
+              place: {},
+              owner: { name: "run", uid: "1" },
+              task: "{}",
+              deadlineSeconds: 60
+            }, { image: "example.com/kubeprober:test" })
           })
           const created = cluster.kubectl(["create", "--dry-run=server", "-f", "-"], {
             stdin: JSON.stringify(pod("w"))

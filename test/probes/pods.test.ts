@@ -8,19 +8,19 @@ import * as ProbeWorld from "../../src/agent/ProbeWorld.ts"
 import { seal } from "../../src/agent/workers/seal.ts"
 import { Kube } from "../../src/infra/kube/Kube.ts"
 import { Deployment, ReplicaSet } from "../../src/infra/kube/resources/apps.ts"
-import { Pod } from "../../src/infra/kube/resources/core.ts"
+import { Node, Pod } from "../../src/infra/kube/resources/core.ts"
 import { COREDNS_IMAGE, PAUSE_IMAGE } from "../../src/local/image/Images.ts"
 import { diskLatency } from "../../src/probes/infrastructure/diskLatency.ts"
 import { apiFromPod, judge as judgeApi } from "../../src/probes/kubernetes/apiFromPod.ts"
 import { type Swept, judge as judgeSweep, nodeSweep } from "../../src/probes/kubernetes/nodeSweep.ts"
-import { workloadLifecycle } from "../../src/probes/kubernetes/workloadLifecycle.ts"
+import { judge as judgeLife, manifest, workloadLifecycle } from "../../src/probes/kubernetes/workloadLifecycle.ts"
 import * as Needs from "../../src/probes/Needs.ts"
 import * as Outcome from "../../src/probes/Outcome.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import { imagePullOf } from "../../src/probes/workers/imagePull.ts"
 import { isNoSuchImage, sight } from "../../src/probes/workers/podStage.ts"
 import { diskCommits } from "../../src/probes/workers/tasks/diskCommits.ts"
-import { type WorkerFault, Workers, needs as workerNeeds } from "../../src/probes/workers/Workers.ts"
+import { type WorkerFault, type WorkerImage, Workers, needs as workerNeeds } from "../../src/probes/workers/Workers.ts"
 import * as Kills from "../clusters/Kills.ts"
 import { PROBE_NAMESPACE, TestCluster, eventually } from "../clusters/TestCluster.ts"
 import * as WorkerCluster from "../clusters/WorkerCluster.ts"
@@ -194,6 +194,60 @@ describe("an image that cannot be had", () => {
     // One node has it from before.
     assert.deepStrictEqual(sweep(ran, failed("b")), ["UNKNOWN IMAGE_UNFIT"])
     assert.deepStrictEqual(sweep(failed("a"), failed("b")), ["UNKNOWN IMAGE_UNFIT"])
+  })
+})
+
+describe("judging a Deployment whose pods find no node", () => {
+  const node = (spec: object = {}, labels: Readonly<Record<string, string>> = {}) =>
+    Schema.decodeUnknownSync(Node.object)({ metadata: { name: "a", labels }, spec, status: {} })
+  const tainted = (...keys: ReadonlyArray<string>) =>
+    node({ taints: keys.map((key) => ({ key, effect: "NoSchedule" })) })
+  const waiting = (conditions: ReadonlyArray<object>) =>
+    Schema.decodeUnknownSync(Pod.object)({ metadata: { name: "a" }, spec: {}, status: { conditions } })
+  const refused = waiting([{ type: "PodScheduled", status: "False", message: "0/1 nodes are available" }])
+  const says = (nodes: ReadonlyArray<Node>, pod = refused) => {
+    const { code, status, subject } = judgeLife("start", Duration.seconds(120), {
+      deployment: undefined,
+      replicaSets: [],
+      pods: [pod],
+      nodes
+    })
+    return `${status} ${code} ${subject?.name ?? ""}`.trim()
+  }
+
+  it("has nothing to blame where no node is meant for them", () => {
+    assert.strictEqual(says([tainted("node-role.kubernetes.io/control-plane")]), "INFO NO_NODE")
+    assert.strictEqual(says([tainted("team"), node({}, { "kubernetes.io/os": "windows" })]), "INFO NO_NODE")
+    assert.strictEqual(says([node({}, { "eks.amazonaws.com/compute-type": "fargate" })]), "INFO NO_NODE")
+  })
+
+  it("blames the cluster where a node that is meant for them does not take them", () => {
+    assert.strictEqual(says([tainted("team"), node()]), "ERROR UNSCHEDULED")
+    assert.strictEqual(says([tainted("node.kubernetes.io/not-ready")]), "ERROR UNSCHEDULED")
+    assert.strictEqual(says([tainted("node.cilium.io/agent-not-ready")]), "ERROR UNSCHEDULED")
+    assert.strictEqual(
+      says([node({
+        unschedulable: true,
+        taints: [{ key: "node.kubernetes.io/unschedulable", effect: "NoSchedule" }]
+      })]),
+      "ERROR UNSCHEDULED"
+    )
+    assert.strictEqual(says([tainted("team")], waiting([])), "ERROR UNSCHEDULED kube-scheduler")
+  })
+
+  it("keeps its pods from nodes of Windows", () => {
+    const image: WorkerImage = {
+      image: "example.test/kubeprober:1",
+      imagePullPolicy: "IfNotPresent",
+      imagePullSecrets: [],
+      respondArgs: [],
+      port: 1,
+      echoPort: 2,
+      podSecurityContext: {},
+      containerSecurityContext: {}
+    }
+    const { spec } = manifest({ name: "a", namespace: "b", image, labels: {}, annotations: {} })
+    assert.deepStrictEqual(spec.template.spec.nodeSelector, { "kubernetes.io/os": "linux" })
   })
 })
 

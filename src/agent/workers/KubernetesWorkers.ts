@@ -2,7 +2,8 @@
  * Worker pods of one run, in the cluster of its `Kube`. Provides `Workers`.
  *
  * One watch follows all pods of the run. The token that seals their results is in a Secret of the run's own, made with the
- * first pod that needs it; Secret and pods are the run's scratch, so they are gone when it ends.
+ * first pod that needs it. All of these are owned by a ConfigMap of the run's and are the run's scratch, so they are gone when
+ * it ends.
  */
 import { Clock, DateTime, Duration, Effect, Redacted, Ref, Result, Schedule, Schema, Stream } from "effect"
 import { quote } from "../../domain/Redaction.ts"
@@ -86,11 +87,16 @@ export const make = (settings: WorkerSettings) =>
       return { sights, broken: Ref.get(broken) }
     }))
 
+    const owner = yield* Effect.cached(Effect.gen(function*() {
+      const name = yield* scratch.name("worker")
+      const { metadata: { uid = "" } } = yield* scratch.create(ConfigMap, { metadata: { name, namespace } })
+      return { name, uid }
+    }))
+
     const secret = yield* Effect.cached(Effect.gen(function*() {
       const token = yield* randomToken
-      const name = yield* scratch.name("worker")
-      // Nobody lists Secrets, so the sweeper cannot find one: it goes with this, which it can.
-      const { metadata: { uid = "" } } = yield* scratch.create(ConfigMap, { metadata: { name, namespace } })
+      // Nobody lists Secrets, so the sweeper cannot find one: it goes with its owner, which it can.
+      const { name, uid } = yield* owner
       yield* scratch.create(WrittenSecret, {
         metadata: {
           name,
@@ -125,6 +131,7 @@ export const make = (settings: WorkerSettings) =>
           name,
           namespace,
           place,
+          owner: yield* owner,
           task: options.task,
           secret: options.secret,
           deadlineSeconds: Math.ceil(Duration.toSeconds(Duration.sum(patience, DEADLINE_GRACE)))

@@ -49,6 +49,15 @@ export const imageOf = (settings: WorkerSettings): WorkerImage => ({
 /** Measured: a worker takes 55 to 70 MiB. No CPU limit, because a throttled prober measures itself. */
 export const resources = { requests: { cpu: "10m", memory: "48Mi" }, limits: { memory: "160Mi" } }
 
+/**
+ * Lets cluster-autoscaler remove a node from under a worker pod, which it otherwise does not: the pod has no workload behind
+ * it and an emptyDir (cluster-autoscaler FAQ, "What types of pods can prevent CA from removing a node?").
+ */
+const SAFE_TO_EVICT = { "cluster-autoscaler.kubernetes.io/safe-to-evict": "true" }
+
+/** The image is one of Linux; whoever names a node knows what it runs. */
+const onAnyNode = { nodeSelector: { "kubernetes.io/os": "linux" } }
+
 /** The scheduler stays in the path: a pod with `spec.nodeName` would pass it by. */
 const onNode = (node: string) => ({
   affinity: {
@@ -80,6 +89,8 @@ export interface WorkerPod {
   readonly name: string
   readonly namespace: string
   readonly place: WorkerPlace
+  /** The ConfigMap of the run, which the pod goes with. */
+  readonly owner: { readonly name: string; readonly uid: string }
   /** The run's Secret with its token; a pod that only answers has none. */
   readonly secret?: string | undefined
   /** The task and its input. A pod without one answers. */
@@ -93,14 +104,17 @@ export const workerPod = (
   pod: WorkerPod,
   settings: WorkerSettings
 ): Manifest & { readonly metadata: { readonly name: string } } => {
-  const { deadlineSeconds, name, namespace, place, secret, task } = pod
+  const { deadlineSeconds, name, namespace, owner, place, secret, task } = pod
   const image = imageOf(settings)
   const answers = task === undefined
   return {
     metadata: {
       name,
       namespace,
-      labels: { ...place.labels, "app.kubernetes.io/name": "kubeprober", "app.kubernetes.io/component": "worker" }
+      labels: { ...place.labels, "app.kubernetes.io/name": "kubeprober", "app.kubernetes.io/component": "worker" },
+      annotations: SAFE_TO_EVICT,
+      // `kubectl drain` without --force refuses to drain a node with a pod that nothing controls, and asks no further who does.
+      ownerReferences: [{ apiVersion: "v1", kind: "ConfigMap", ...owner, controller: true }]
     },
     spec: {
       restartPolicy: "Never",
@@ -110,7 +124,7 @@ export const workerPod = (
       automountServiceAccountToken: false,
       imagePullSecrets: image.imagePullSecrets,
       securityContext: image.podSecurityContext,
-      ...(place.node === undefined ? {} : onNode(place.node)),
+      ...(place.node === undefined ? onAnyNode : onNode(place.node)),
       containers: [{
         name: "worker",
         image: image.image,

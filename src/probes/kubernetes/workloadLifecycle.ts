@@ -12,7 +12,7 @@ import { Kube } from "../../infra/kube/Kube.ts"
 import type { KubeError } from "../../infra/kube/KubeError.ts"
 import type { Condition } from "../../infra/kube/KubeResource.ts"
 import { Deployment, ReplicaSet } from "../../infra/kube/resources/apps.ts"
-import { Pod } from "../../infra/kube/resources/core.ts"
+import { Node, Pod } from "../../infra/kube/resources/core.ts"
 import * as Codes from "../Codes.ts"
 import * as Needs from "../Needs.ts"
 import * as Outcome from "../Outcome.ts"
@@ -23,6 +23,7 @@ import { setting } from "../Setting.ts"
 import * as Stopwatch from "../Stopwatch.ts"
 import { type ImagePull, imagePull } from "../workers/imagePull.ts"
 import { isNoSuchImage, sight } from "../workers/podStage.ts"
+import { isVirtual } from "../workers/virtualNode.ts"
 import { type WorkerImage, Workers } from "../workers/Workers.ts"
 
 /** By which the pods and ReplicaSets of one run are found. */
@@ -110,8 +111,32 @@ export const codes = Codes.make({
   SLOW: Codes.warn(
     "A Deployment takes long to start, roll, scale or vanish, even without the pull of its image.",
     "Look at the stage in the message: kube-controller-manager, kube-scheduler, or the nodes its pods ran on."
+  ),
+  NO_NODE: Codes.info(
+    "The cluster has no node for a plain pod of Linux by somebody's will: none at all, or all are kept for others by taints.",
+    "Nothing to do where that is meant, as in a cluster that is scaled to zero."
   )
 })
+
+/**
+ * Taints that tell how a node fares, and not whom it is kept for: those of Kubernetes and its cloud providers, of what scales
+ * nodes, and of agents (CNI and CSI plugins) that have not started on it.
+ */
+const PASSING =
+  /^node\.(?:cloudprovider\.)?kubernetes\.io\/|^karpenter\.sh\/|ClusterAutoscaler|not-ready|uninitialized/u
+
+/** Whether a plain pod of Linux is meant to find a place there, however the node fares now; a cordon passes too. */
+const isForPlainPods = (node: Node): boolean =>
+  (node.metadata.labels?.["kubernetes.io/os"] ?? "linux") === "linux" && !isVirtual(node) &&
+  node.spec.taints.every(({ effect, key }) => (effect !== "NoSchedule" && effect !== "NoExecute") || PASSING.test(key))
+
+/** Why no node is meant for a plain pod; nothing when one is. */
+export const noNodeOf = (nodes: ReadonlyArray<Node>): Finding | undefined =>
+  nodes.some(isForPlainPods) ? undefined : codes.NO_NODE({
+    message:
+      `none of ${nodes.length} nodes is for plain pods of Linux: taints keep them for others, or they are of another kind`,
+    evidence: { nodes: nodes.length }
+  })
 
 export type Stage = "start" | "update" | "scale" | "deletion"
 
@@ -120,6 +145,8 @@ export interface Remains {
   readonly deployment: Deployment | undefined
   readonly replicaSets: ReadonlyArray<ReplicaSet>
   readonly pods: ReadonlyArray<Pod>
+  /** Looked at where pods find none. */
+  readonly nodes?: ReadonlyArray<Node> | undefined
   /** Of the pod that stands at its container. */
   readonly pull?: ImagePull | undefined
 }
@@ -233,6 +260,9 @@ const blameOf = (stage: Stage, { deployment, pods, pull, replicaSets }: Remains)
 /** What holds up a stage that is not done in its time. */
 export const judge = (stage: Stage, within: Duration.Duration, remains: Remains): Finding => {
   const { code, detail, subject } = blameOf(stage, remains)
+  const noNode = code === codes.UNSCHEDULED && remains.nodes !== undefined ? noNodeOf(remains.nodes) : undefined
+  // A scheduler that has said nothing is at fault wherever the pods could go.
+  if (noNode !== undefined && subject === undefined) return noNode
   return code({
     message: `the ${stage} of a Deployment is not done after ${Duration.format(within)}: ${detail}`,
     ...(subject === undefined || subject.name === "" ? {} : { subject }),
@@ -240,7 +270,7 @@ export const judge = (stage: Stage, within: Duration.Duration, remains: Remains)
   })
 }
 
-const manifest = (options: {
+export const manifest = (options: {
   readonly name: string
   readonly namespace: string
   readonly image: WorkerImage
@@ -261,6 +291,7 @@ const manifest = (options: {
           automountServiceAccountToken: false,
           enableServiceLinks: false,
           terminationGracePeriodSeconds: 1,
+          nodeSelector: { "kubernetes.io/os": "linux" },
           imagePullSecrets: image.imagePullSecrets,
           securityContext: image.podSecurityContext,
           containers: [{
@@ -286,6 +317,7 @@ export const workloadLifecycle = Probe.make("k8s.workload.lifecycle", {
   placement: "workers",
   costs: "A Deployment with 2 pods, 4 pods in all, and about 50 API requests.",
   needs: [
+    Needs.list("nodes"),
     Needs.verbs(["create", "get", "patch", "delete"], "deployments", {
       group: "apps",
       namespace: Needs.probeNamespace
@@ -340,7 +372,11 @@ export const workloadLifecycle = Probe.make("k8s.workload.lifecycle", {
           orElse: () =>
             Effect.gen(function*() {
               const remains = yield* find
-              const finding = judge(which, config.within, { ...remains, pull: yield* pulls(remains.pods) })
+              const finding = judge(which, config.within, {
+                ...remains,
+                nodes: (yield* kube.list(Node)).items,
+                pull: yield* pulls(remains.pods)
+              })
               return yield* new Codes.TargetFault({ finding })
             })
         })
@@ -358,6 +394,9 @@ export const workloadLifecycle = Probe.make("k8s.workload.lifecycle", {
           status.updatedReplicas === replicas && status.availableReplicas === replicas
       )
 
+    // Nobody is waited for where there is no node: nor is one asked for, by pods that wait, of what scales the cluster.
+    const { items: some } = yield* kube.list(Node, { maximum: 1 })
+    if (some.length === 0) return Outcome.make("", [codes.NO_NODE({ message: "the cluster has no node" })])
     const labels = { [LABEL]: name, [RUN_LABEL]: runId, "app.kubernetes.io/name": "kubeprober" }
     const annotations = { [EXPIRES_ANNOTATION]: DateTime.formatIso(expiresAt) }
     yield* scratch.create(Deployment, manifest({ name, namespace, image, labels, annotations })).pipe(
