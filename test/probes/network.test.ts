@@ -1,10 +1,19 @@
 /** k8s.service.clusterip and k8s.dns.cluster, on one cluster with two nodes: what breaks the one is seen by the other too. */
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Duration, Effect } from "effect"
+import { Duration, Effect, Schema } from "effect"
 import * as Confirmation from "../../src/agent/Confirmation.ts"
 import { type Finding, keyOf } from "../../src/domain/Report.ts"
+import { EndpointSlice } from "../../src/infra/kube/resources/discovery.ts"
 import * as Hysteresis from "../../src/probes/Hysteresis.ts"
-import { type DnsClusterConfig, dnsCluster, judge as judgeDns } from "../../src/probes/kubernetes/dnsCluster.ts"
+import {
+  type DnsClusterConfig,
+  dnsCluster,
+  familyOf,
+  freshSlice,
+  judge as judgeDns,
+  lookupsOf,
+  stillReady
+} from "../../src/probes/kubernetes/dnsCluster.ts"
 import { judge as judgeService, serviceClusterIp } from "../../src/probes/kubernetes/serviceClusterIp.ts"
 import * as Needs from "../../src/probes/Needs.ts"
 import * as Probe from "../../src/probes/Probe.ts"
@@ -106,6 +115,45 @@ describe("judging what pods got from DNS", () => {
     })
     const again = Confirmation.unconfirmed(faults("DNS_SLOW", "DNS_UNRELIABLE"), new Set(), dnsCluster.confirm)
     assert.deepStrictEqual(again.map(({ code }) => code), ["DNS_SLOW"])
+  })
+
+  it("blames no pod that is not ready any more", () => {
+    const slice = (...endpoints: ReadonlyArray<object>) =>
+      Schema.decodeUnknownSync(EndpointSlice.object)({ metadata: { name: "dns" }, addressType: "IPv4", endpoints })
+    const ready = (address: string, pod: string, conditions: object = { ready: true }) => ({
+      addresses: [address],
+      conditions,
+      targetRef: { kind: "Pod", name: pod }
+    })
+    const after = (...those: ReadonlyArray<object>) => stillReady(endpoints, [slice(...those)]).map(({ pod }) => pod)
+    assert.deepStrictEqual(after(ready("1", "one"), ready("2", "two", {})), ["one", "two"])
+    assert.deepStrictEqual(after(ready("1", "one"), ready("2", "two", { ready: false, terminating: true })), ["one"])
+    assert.deepStrictEqual(after(ready("1", "one")), ["one"])
+    // The same address may be another pod's by now.
+    assert.deepStrictEqual(after(ready("1", "three")), [])
+  })
+
+  it("asks for addresses of the cluster's family, and gives a new name one of it", () => {
+    const types = (service: string | undefined, ...addresses: ReadonlyArray<string>) => {
+      const target = { service, endpoints: addresses.map((address) => ({ address, pod: address })) }
+      const lookups = lookupsOf({ external: ["example.com"], freshWithin: Duration.seconds(15) }, target, {
+        fresh: "fresh",
+        absent: "absent"
+      })
+      return [...new Set(lookups.map(({ type }) => type))].join()
+    }
+    assert.strictEqual(types("10.96.0.10", "10.0.0.1"), "A")
+    assert.strictEqual(types("fd00:10:96::a", "fd00::1"), "AAAA")
+    // Of a Service without an address, or none, its pods tell.
+    assert.strictEqual(types(undefined, "fd00::1"), "AAAA")
+    assert.strictEqual(types(undefined), "A")
+    assert.strictEqual(familyOf("None", [{ address: "fd00::1", pod: "one" }]), "IPv6")
+    const fresh = (family: "IPv4" | "IPv6") => {
+      const { addressType, endpoints } = freshSlice({ name: "a", namespace: "b", host: 200 }, family)
+      return [addressType, ...endpoints.flatMap(({ addresses }) => addresses)]
+    }
+    assert.deepStrictEqual(fresh("IPv4"), ["IPv4", "203.0.113.200"])
+    assert.deepStrictEqual(fresh("IPv6"), ["IPv6", "2001:db8::c8"])
   })
 
   it("finds the cluster's domain in the search list of a pod", () => {

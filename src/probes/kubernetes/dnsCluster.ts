@@ -122,14 +122,62 @@ export interface Asked {
 
 const API_NAME = `kubernetes.default.svc.${CLUSTER_DOMAIN}`
 
+/** Pods of the DNS Service that are ready. A slice's `ready` is absent where it is (API documentation of EndpointConditions). */
+export const readyEndpoints = (slices: ReadonlyArray<EndpointSlice>): ReadonlyArray<Endpoint> =>
+  slices.flatMap(({ endpoints }) =>
+    endpoints.filter(({ conditions }) => conditions.ready !== false).flatMap(({ addresses, targetRef }) =>
+      addresses.slice(0, 1).map((address): Endpoint => ({ address, pod: targetRef?.name ?? address }))
+    )
+  )
+
+/** Of these, those that are still ready: a pod that a rollout or a drain takes away answers nobody in the end. */
+export const stillReady = (
+  endpoints: ReadonlyArray<Endpoint>,
+  now: ReadonlyArray<EndpointSlice>
+): ReadonlyArray<Endpoint> => {
+  const ready = new Set(readyEndpoints(now).map(({ address, pod }) => `${address} ${pod}`))
+  return endpoints.filter(({ address, pod }) => ready.has(`${address} ${pod}`))
+}
+
+/**
+ * Of which family a cluster's addresses are: as that of its DNS Service, or of the pods of one without an address. In a
+ * cluster of IPv6 alone no name has an A record, and in one of both every name of a Service has what comes first.
+ */
+export const familyOf = (service: string | undefined, endpoints: ReadonlyArray<Endpoint>): "IPv4" | "IPv6" => {
+  const address = service === undefined || service === "None" || service === "" ? endpoints[0]?.address ?? "" : service
+  return address.includes(":") ? "IPv6" : "IPv4"
+}
+
+/** The only endpoint of a name that is new, at an address of a network for documentation (RFC 5737, RFC 3849). */
+export const freshSlice = (
+  { host, name, namespace }: { readonly name: string; readonly namespace: string; readonly host: number },
+  family: "IPv4" | "IPv6"
+) => ({
+  metadata: {
+    name,
+    namespace,
+    labels: {
+      "kubernetes.io/service-name": name,
+      "endpointslice.kubernetes.io/managed-by": "kubeprober.erda.cloud"
+    }
+  },
+  addressType: family,
+  ports: [{ name: "http", port: 80, protocol: "TCP" }],
+  endpoints: [{
+    addresses: [family === "IPv4" ? `203.0.113.${host}` : `2001:db8::${host.toString(16)}`],
+    conditions: { ready: true }
+  }]
+})
+
 /** What is asked for, in the ids that {@link judge} knows. */
 export const lookupsOf = (
   config: Pick<DnsClusterConfig, "external" | "freshWithin">,
   target: { readonly service: string | undefined; readonly endpoints: ReadonlyArray<Endpoint> },
   made: { readonly fresh: string; readonly absent: string }
 ): ReadonlyArray<Lookup> => {
-  const base = { port: 53, protocol: "udp", wanted: "address" } as const
   const { endpoints, service } = target
+  const type = familyOf(service, endpoints) === "IPv6" ? "AAAA" : "A"
+  const base = { port: 53, protocol: "udp", type, wanted: "address" } as const
   return [
     { ...base, id: "pod", name: "kubernetes.default" },
     ...config.external.map((name, index): Lookup => ({
@@ -188,7 +236,11 @@ const judgePace = (
     : say(usual, `in half of all cases only, from node ${worst.node}`, { p50Millis: round(usual), node: worst.node })
 }
 
-/** The verdict on what pods got. */
+/**
+ * The verdict on what pods got.
+ *
+ * @param endpoints pods of the DNS Service that were ready before and after.
+ */
 export const judge = (
   config: Pick<DnsClusterConfig, "external" | "slow">,
   endpoints: ReadonlyArray<Endpoint>,
@@ -306,7 +358,7 @@ export const dnsCluster = Probe.make("k8s.dns.cluster", {
   writes: "namespace",
   placement: "workers",
   costs:
-    "A Service without a selector and its EndpointSlice, a pod on each of at most 3 nodes, about 3 API requests a pod and 8 more.",
+    "A Service without a selector and its EndpointSlice, a pod on each of at most 3 nodes, about 3 API requests a pod and 9 more.",
   needs: [
     Needs.list("nodes"),
     Needs.get("services", { namespace: NAMESPACE, names: [SERVICE] }),
@@ -334,23 +386,23 @@ export const dnsCluster = Probe.make("k8s.dns.cluster", {
     const scratch = yield* Scratch
     const limits = yield* Hysteresis.limits
     const { probeNamespace: namespace } = yield* RunContext
-    const [{ items: nodes }, service, { items: slices }] = yield* Effect.all([
+    const slicesNow = Effect.map(
+      kube.list(EndpointSlice, {
+        namespace: NAMESPACE,
+        labelSelector: `kubernetes.io/service-name=${SERVICE}`
+      }),
+      ({ items }) => items
+    )
+    const [{ items: nodes }, service, slices] = yield* Effect.all([
       kube.list(Node),
       kube.get(Service, { name: SERVICE, namespace: NAMESPACE }).pipe(
         Effect.asSome,
         Effect.catchIf(({ reason }) => reason._tag === "NotFound", () => Effect.succeedNone)
       ),
-      kube.list(EndpointSlice, {
-        namespace: NAMESPACE,
-        labelSelector: `kubernetes.io/service-name=${SERVICE}`
-      })
+      slicesNow
     ], { concurrency: 3 })
     const address = service._tag === "None" ? undefined : service.value.spec.clusterIP
-    const endpoints = slices.flatMap(({ endpoints }) =>
-      endpoints.filter(({ conditions }) => conditions.ready !== false).flatMap(({ addresses, targetRef }) =>
-        addresses.slice(0, 1).map((address): Endpoint => ({ address, pod: targetRef?.name ?? address }))
-      )
-    )
+    const endpoints = readyEndpoints(slices)
     const subject = { kind: "Service", name: SERVICE, namespace: NAMESPACE }
     if (address !== undefined && endpoints.length === 0) {
       return yield* codes.DNS_NO_ENDPOINTS.fail({ message: "the DNS Service has no ready pod", subject })
@@ -361,26 +413,14 @@ export const dnsCluster = Probe.make("k8s.dns.cluster", {
     const some = new Set(yield* sample(endpoints.map(({ address }) => address), MAX_ENDPOINTS))
     const looked = endpoints.filter(({ address }) => some.has(address))
 
-    // A name nobody can have asked for before, at an address of a network for documentation (RFC 5737).
+    // A name nobody can have asked for before.
     const name = yield* scratch.name("dns")
     const host = yield* Random.nextIntBetween(1, 254)
     yield* scratch.create(Service, {
       metadata: { name, namespace },
       spec: { clusterIP: "None", ports: [{ name: "http", port: 80, protocol: "TCP" }] }
     })
-    yield* scratch.create(EndpointSlice, {
-      metadata: {
-        name,
-        namespace,
-        labels: {
-          "kubernetes.io/service-name": name,
-          "endpointslice.kubernetes.io/managed-by": "kubeprober.erda.cloud"
-        }
-      },
-      addressType: "IPv4",
-      ports: [{ name: "http", port: 80, protocol: "TCP" }],
-      endpoints: [{ addresses: [`203.0.113.${host}`], conditions: { ready: true } }]
-    })
+    yield* scratch.create(EndpointSlice, freshSlice({ name, namespace, host }, familyOf(address, endpoints)))
     const lookups = lookupsOf(config, { service: address === "None" ? undefined : address, endpoints: looked }, {
       fresh: `${name}.${namespace}.svc.${CLUSTER_DOMAIN}`,
       absent: `${name}-absent.${namespace}.svc.${CLUSTER_DOMAIN}`
@@ -394,12 +434,13 @@ export const dnsCluster = Probe.make("k8s.dns.cluster", {
         )
       )
     )
+    const still = stillReady(looked, yield* slicesNow)
     const absent = address === undefined
       ? [codes.DNS_SERVICE_NOT_FOUND({ message: `there is no Service ${NAMESPACE}/${SERVICE}`, subject })]
       : []
     return Outcome.make(
-      `names resolve in pods on ${asked.length} of ${names.length} nodes asked, by each of ${looked.length} DNS pods`,
-      [...judge(config, looked, asked, limits), ...blind, ...absent]
+      `names resolve in pods on ${asked.length} of ${names.length} nodes asked, by each of ${still.length} DNS pods`,
+      [...judge(config, still, asked, limits), ...blind, ...absent]
     )
   })
 })

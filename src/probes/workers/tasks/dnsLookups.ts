@@ -21,6 +21,8 @@ const Lookup = Schema.Struct({
   name: Schema.String,
   /** Absent: as programs of the pod ask. */
   server: Schema.optionalKey(Schema.String),
+  /** Of which family its addresses are: what a server is asked for. Programs take either. `A` when absent. */
+  type: Schema.optionalKey(Schema.Literals(["A", "AAAA"])),
   port: Schema.Int,
   protocol: Schema.Literals(["udp", "tcp"]),
   wanted: Wanted,
@@ -100,7 +102,7 @@ export const dnsLookups = Task.make("dns.lookups", {
       const name = lookup.name.replace(CLUSTER_DOMAIN, domain)
       const asked = lookup.server === undefined
         ? Effect.map(dns.system(name, timeout), ({ addresses, took }) => ({ code: "NOERROR", addresses, took }))
-        : dns.ask({ ...lookup, server: lookup.server, name, type: "A", timeout })
+        : dns.ask({ ...lookup, server: lookup.server, name, type: lookup.type ?? "A", timeout })
       const result = yield* Effect.result(asked)
       if (Result.isFailure(result)) return { why: `${result.failure.kind}: ${result.failure.detail}`, millis: 0 }
       const { addresses, code, took } = result.success
