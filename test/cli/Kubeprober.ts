@@ -5,6 +5,7 @@ import { spawn } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { bundled } from "../bundled.ts"
 
 export interface Ended {
   readonly code: number | null
@@ -12,7 +13,7 @@ export interface Ended {
   readonly stderr: string
 }
 
-export const launcher = join(import.meta.dirname, "..", "..", "src", "cli", "launcher.ts")
+export const launcher = await bundled("kubeprober")
 
 /** A folder for the tests of the calling file. */
 export const temporaryFolder = (): string => {

@@ -3,9 +3,9 @@
  */
 import { Effect, type Scope } from "effect"
 import { spawn } from "node:child_process"
-import { fileURLToPath } from "node:url"
 import type { LocalCluster } from "../../src/local/LocalCluster.ts"
 import type { AnyProbe } from "../../src/probes/Probe.ts"
+import { bundled } from "../bundled.ts"
 
 export interface ProbeProcess {
   /** SIGKILL; returns when the process is gone. True when it was still running. */
@@ -14,7 +14,7 @@ export interface ProbeProcess {
   readonly wasKilled: Effect.Effect<boolean>
 }
 
-const main = fileURLToPath(new URL("./probeProcess.main.ts", import.meta.url))
+const main = await bundled("probe-process")
 
 /** Start one run of a probe of the catalogue, as the administrator. Killed with the scope at the latest. */
 export const start = (

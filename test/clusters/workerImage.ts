@@ -1,8 +1,7 @@
 /** The image of this checkout, as an archive that nodes of a test cluster can import. */
 import { NodeServices } from "@effect/platform-node"
 import { Effect, FileSystem } from "effect"
-import { createHash } from "node:crypto"
-import { globSync, mkdtempSync, statSync } from "node:fs"
+import { mkdtempSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import manifest from "../../package.json" with { type: "json" }
@@ -10,27 +9,17 @@ import { root } from "../../scripts/bundle.ts"
 import { image, imageFiles } from "../../scripts/imageFiles.ts"
 import { imageTar } from "../../src/local/image/ImageTar.ts"
 import * as FileLock from "../../src/local/process/FileLock.ts"
+import { digestOfSources } from "../bundled.ts"
 
 export const WORKER_IMAGE = `kubeprober:${manifest.version}`
 
 /** Test files of one run share it: it is made again when a source has changed. */
 const FOLDER = join(root, "node_modules", ".cache", "kubeprober")
 
-const digest = Effect.sync(() => {
-  const hash = createHash("sha256")
-  for (
-    const file of [...globSync("{src,scripts}/**/*.ts", { cwd: root }), "package.json", "package-lock.json"].sort()
-  ) {
-    const { mtimeMs, size } = statSync(join(root, file))
-    hash.update(`${file} ${size} ${mtimeMs}\n`)
-  }
-  return hash.digest("hex").slice(0, 16)
-})
-
 /** The archive's path. */
 export const workerImage: Effect.Effect<string> = Effect.gen(function*() {
   const fs = yield* FileSystem.FileSystem
-  const output = join(FOLDER, `image-${yield* digest}.tar`)
+  const output = join(FOLDER, `image-${yield* digestOfSources}.tar`)
   yield* fs.makeDirectory(FOLDER, { recursive: true })
   yield* FileLock.lock(join(FOLDER, "image.lock"))
   if (yield* fs.exists(output)) return output
