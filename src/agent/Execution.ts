@@ -155,6 +155,7 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
         runId: run,
         probeNamespace: options.probeNamespace,
         expiresAt: DateTime.addDuration(startedAt, Duration.sum(deadline, SWEEP_GRACE)),
+        podsAtOnce: (yield* budget.usage).pods.limit,
         leftovers: yield* sweeping.leftovers
       },
       concurrency: CHECKS_OF_ONE,

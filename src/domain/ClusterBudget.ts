@@ -10,6 +10,6 @@ export interface ClusterBudget {
 /**
  * Ten requests a second: the catalogue once a minute with room for changes, and half of what one controller may send by
  * default (controller-runtime pkg/client/config: 20). Sixteen pods: the largest probe of the catalogue takes twelve at once
- * (infra.net.mesh), and a smaller one has its turn beside it.
+ * (infra.net.mesh on six nodes) and leaves two to others however many nodes there are, so a smaller one has its turn beside it.
  */
 export const DEFAULT_BUDGET: ClusterBudget = { requests: 600, pods: 16 }

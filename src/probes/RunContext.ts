@@ -16,6 +16,8 @@ export class RunContext extends Context.Service<RunContext, {
   readonly probeNamespace: string
   /** When whatever this run creates may be swept by others, should the run die. */
   readonly expiresAt: DateTime.Utc
+  /** How many pods this run and all others in the cluster may have at once; nothing when nobody counts them. */
+  readonly podsAtOnce?: number
   /** The probes of the plan this run is part of; nothing when it runs alone. */
   readonly plan?: ReadonlyArray<Planned>
   /** What this checker said last and stands, as `Report.keyOf` names it; see `Hysteresis`. Nothing when it is not known. */

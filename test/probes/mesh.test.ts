@@ -1,8 +1,13 @@
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Duration, Effect } from "effect"
-import { type Pair, judge, mesh, sampleSize } from "../../src/probes/infrastructure/mesh.ts"
+import { Duration, Effect, Exit, Fiber } from "effect"
+import { TestClock } from "effect/testing"
+import { Budget } from "../../src/agent/Budget.ts"
+import { DEFAULT_BUDGET } from "../../src/domain/ClusterBudget.ts"
+import type { GatedRequest } from "../../src/infra/kube/KubeGate.ts"
+import { type Pair, askingAtOnce, judge, mesh, sampleSize } from "../../src/probes/infrastructure/mesh.ts"
 import * as Needs from "../../src/probes/Needs.ts"
 import * as Probe from "../../src/probes/Probe.ts"
+import { withoutServer } from "../agent/Checks.ts"
 import * as Kills from "../clusters/Kills.ts"
 import { PROBE_NAMESPACE, TestCluster, eventually } from "../clusters/TestCluster.ts"
 import * as WorkerCluster from "../clusters/WorkerCluster.ts"
@@ -64,8 +69,53 @@ describe("judging who reached whom", () => {
     assert.deepStrictEqual(some({ echoed: 0, fits: false }), ["UDP_LOST a b"])
   })
 
+  it.effect("has room in the budget of pods however many nodes there are, with another probe beside it", () =>
+    Effect.gen(function*() {
+      const budget = yield* Budget
+      for (const [nodes, configured] of [[3, 6], [226, 6], [10_000, 6], [100, 16], [100, 50]] as const) {
+        yield* Effect.scoped(Effect.gen(function*() {
+          const session = (account: string) =>
+            budget.session({ account, lane: "schedule", part: "", checks: 1, patience: 20_000 })
+          const pod = (verb: "create" | "delete", name: string): GatedRequest => ({
+            call: { verb, resource: "pods", namespace: "probes", name },
+            stores: true,
+            body: { apiVersion: "v1", kind: "Pod" }
+          })
+          const { admit } = yield* session("mesh")
+          const answering = Array.from(
+            { length: sampleSize(nodes, configured, DEFAULT_BUDGET.pods) },
+            (_, at) => `${at}`
+          )
+          const asking = yield* Effect.forkChild(Effect.andThen(
+            Effect.forEach(answering, (name) => admit(pod("create", `answers-${name}`))),
+            Effect.forEach(
+              answering,
+              (name) =>
+                Effect.andThen(
+                  admit(pod("create", `asks-${name}`)),
+                  Effect.andThen(Effect.sleep("1 second"), admit(pod("delete", `asks-${name}`)))
+                ),
+              { concurrency: askingAtOnce(answering.length, DEFAULT_BUDGET.pods) }
+            )
+          ))
+          yield* TestClock.adjust("500 millis")
+          const beside = yield* Effect.forkScoped(
+            Effect.flatMap(session("other"), ({ admit }) => admit(pod("create", "beside")))
+          )
+          yield* TestClock.adjust(0)
+          assert.isTrue(beside.pollUnsafe() !== undefined, `nothing else has a pod beside ${answering.length}`)
+          yield* TestClock.adjust("10 seconds")
+          assert.isTrue(asking.pollUnsafe() !== undefined, `${answering.length} have not all asked`)
+          assert.isTrue(Exit.isSuccess(yield* Fiber.await(asking)))
+        }))
+        // New pods of an hour are limited too.
+        yield* TestClock.adjust("1 hour")
+      }
+    }).pipe(Effect.provide(Budget.layer(DEFAULT_BUDGET)), withoutServer, Effect.scoped))
+
   it("looks at all nodes of small clusters, and at the square root of large ones", () => {
     assert.deepStrictEqual([3, 6, 30, 100, 10_000].map((nodes) => sampleSize(nodes, 6)), [3, 6, 6, 10, 50])
+    assert.deepStrictEqual([16, 40, 4].map((pods) => sampleSize(10_000, 6, pods)), [10, 34, 2])
   })
 })
 

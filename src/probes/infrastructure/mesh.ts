@@ -15,14 +15,24 @@ import * as Hysteresis from "../Hysteresis.ts"
 import * as Needs from "../Needs.ts"
 import * as Outcome from "../Outcome.ts"
 import * as Probe from "../Probe.ts"
+import { RunContext } from "../RunContext.ts"
 import { setting } from "../Setting.ts"
 import { gather } from "../workers/Gather.ts"
 import { sample, usable } from "../workers/SampleNodes.ts"
 import { netPairs } from "../workers/tasks/netPairs.ts"
 import { Workers, needs as workerNeeds } from "../workers/Workers.ts"
 
-/** Nodes in a run, whatever is configured: with those that ask, 60 of the 80 pods of `deploy/base/agent/quota.yaml`. */
+/**
+ * Nodes in a run, whatever is configured: with ten that ask at a time, 60 of the 80 pods of `deploy/base/agent/quota.yaml`.
+ * Where the budget of pods is smaller, as it is unless somebody raised it, that is the limit ({@link sampleSize}).
+ */
 const MOST = 50
+
+/** Places in the budget of pods for those that ask: pods that answer hold theirs until the last one has asked. */
+const ASKING = 4
+
+/** Places in it that are left to other probes meanwhile. */
+const LEFT = 2
 
 /** Paths told of in a report for each code. */
 const MOST_TOLD = 10
@@ -34,7 +44,8 @@ export const MeshConfig = Schema.Struct({
   nodes: setting(Schema.Int.check(Schema.isBetween({ minimum: 2, maximum: MOST })), {
     default: 6,
     description:
-      "Nodes looked at in a run, each with every other; of more, others each time, and at least the square root of all."
+      "Nodes looked at in a run, each with every other; of more, others each time, and at least the square root of all. " +
+      "Never more than the agent's budget of pods has room for: 6 fewer than it, 10 unless it was changed."
   }),
   loss: setting(Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 100 })), {
     default: 1,
@@ -244,9 +255,18 @@ export const judge = (
   return findings
 }
 
-/** How many of so many nodes are looked at in a run. */
-export const sampleSize = (nodes: number, configured: number): number =>
-  Math.min(nodes, MOST, Math.max(configured, Math.ceil(Math.sqrt(nodes))))
+/** How many of so many nodes are looked at in a run, given how many pods there may be at once. */
+export const sampleSize = (nodes: number, configured: number, podsAtOnce = Infinity): number =>
+  Math.min(
+    nodes,
+    MOST,
+    Math.max(2, podsAtOnce - ASKING - LEFT),
+    Math.max(configured, Math.ceil(Math.sqrt(nodes)))
+  )
+
+/** How many pods ask at a time beside so many that answer. */
+export const askingAtOnce = (answering: number, podsAtOnce = Infinity): number =>
+  Math.max(1, podsAtOnce - LEFT - answering)
 
 export const mesh = Probe.make("infra.net.mesh", {
   layer: "infrastructure",
@@ -255,7 +275,7 @@ export const mesh = Probe.make("infra.net.mesh", {
   writes: "namespace",
   placement: "workers",
   costs:
-    "2 pods on each of 6 nodes (of at most 50; of many, the square root of all), about 3 API requests a pod, and on each " +
+    "2 pods on each of 6 nodes (of at most 50, and 6 fewer than the budget of pods; of many, the square root of all), about 3 API requests a pod, and on each " +
     "path 100 to 200 small datagrams and 128 KiB.",
   needs: [Needs.list("nodes"), workerNeeds],
   codes,
@@ -270,8 +290,9 @@ export const mesh = Probe.make("infra.net.mesh", {
     const kube = yield* Kube
     const workers = yield* Workers
     const limits = yield* Hysteresis.limits
+    const { podsAtOnce } = yield* RunContext
     const available = usable((yield* kube.list(Node)).items)
-    const names = yield* sample(available, sampleSize(available.length, config.nodes))
+    const names = yield* sample(available, sampleSize(available.length, config.nodes, podsAtOnce))
     if (names.length < 2) {
       return Outcome.make("", [codes.ONE_NODE({ message: `${names.length} nodes can run a pod now` })])
     }
@@ -282,7 +303,8 @@ export const mesh = Probe.make("infra.net.mesh", {
     if (first === undefined) return Outcome.make("", unready)
     const input = { targets: responders.map(({ ip }) => ip), port: first.echoPort, datagrams: DATAGRAMS }
     const { blind: silent, done: asked } = yield* gather(
-      responders.map(({ node }) => workers.run(netPairs, input, { node, name: "mesh-ask" }))
+      responders.map(({ node }) => workers.run(netPairs, input, { node, name: "mesh-ask" })),
+      askingAtOnce(responders.length, podsAtOnce)
     )
     const found = asked.flatMap(({ node: from, output: { pairs } }) =>
       pairs.flatMap(([connects, carries, sent, echoed, fits, p99Millis, why], index): ReadonlyArray<Pair> => {
