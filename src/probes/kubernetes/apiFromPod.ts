@@ -20,8 +20,9 @@ import { sample, usable } from "../workers/SampleNodes.ts"
 import { API_NAME, type ApiReady, type Way, apiReady } from "../workers/tasks/apiReady.ts"
 import { Workers, needs as workerNeeds } from "../workers/Workers.ts"
 
-/** One lost packet is no verdict. */
+/** One lost packet is no verdict, nor is one moment. */
 const TIMES = 3
+const PAUSE = Duration.millis(500)
 
 /** What all pods ask, when none of them gets an answer. */
 const SERVICE: Subject = { kind: "Service", name: "kubernetes", namespace: "default" }
@@ -162,8 +163,8 @@ export const apiFromPod = Probe.make("k8s.api.frompod", {
   config: ApiFromPodConfig,
   timeout: "3 minutes",
   interval: "10 minutes",
-  // Each pod asks several times by itself.
-  confirm: "none",
+  // Pods ask several times by themselves, and all within the seconds that an API server takes to start anew.
+  confirm: { unless: ["API_UNTRUSTED", "TOKEN_REJECTED"] },
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: ApiFromPodConfig) {
     const kube = yield* Kube
@@ -173,7 +174,11 @@ export const apiFromPod = Probe.make("k8s.api.frompod", {
     const available = usable(items)
     const names = yield* sample(available, config.nodes)
     if (names.length === 0) return Outcome.make("", [codes.NO_NODE({ message: "no node can run a pod now" })])
-    const input = { times: TIMES, timeoutMillis: Duration.toMillis(config.timeout) }
+    const input = {
+      times: TIMES,
+      timeoutMillis: Duration.toMillis(config.timeout),
+      pauseMillis: Duration.toMillis(PAUSE)
+    }
     const { blind, done: asked } = yield* gather(
       names.map((node) =>
         Effect.map(

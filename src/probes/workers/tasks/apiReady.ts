@@ -13,7 +13,9 @@ export const API_NAME = "kubernetes.default.svc"
 const Input = Schema.Struct({
   /** Requests by each of the two ways. */
   times: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 20 })),
-  timeoutMillis: Schema.Finite
+  timeoutMillis: Schema.Finite,
+  /** Between two requests of a way: an API server that is started anew refuses connections for a moment. */
+  pauseMillis: Schema.optionalKey(Schema.Finite)
 })
 
 /** Why the last request that failed did; `status` for an answer that was none of 200 or 403. */
@@ -49,7 +51,7 @@ export const apiReady = Task.make("api.ready", {
   input: Input,
   output: Output,
   timeout: "60 seconds",
-  run: Effect.fnUntraced(function*({ timeoutMillis, times }: typeof Input.Type) {
+  run: Effect.fnUntraced(function*({ pauseMillis = 0, timeoutMillis, times }: typeof Input.Type) {
     const credentials = yield* Credentials
     const http = yield* HttpCall
     const token = yield* credentials.read({ credential: API_CREDENTIAL, key: "token" })
@@ -72,6 +74,7 @@ export const apiReady = Task.make("api.ready", {
       const took: Array<number> = []
       let failure: typeof Failure.Type | undefined
       for (let time = 0; time < times; time++) {
+        if (time > 0) yield* Effect.sleep(pauseMillis)
         const result = yield* Effect.result(ask(at))
         if (Result.isFailure(result)) {
           failure = { kind: result.failure.kind, detail: quote(result.failure.detail, MAX_DETAIL) }
