@@ -3,6 +3,7 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import { Duration, Effect, Schema } from "effect"
 import * as Confirmation from "../../src/agent/Confirmation.ts"
 import { type Finding, keyOf } from "../../src/domain/Report.ts"
+import { Pod } from "../../src/infra/kube/resources/core.ts"
 import { EndpointSlice } from "../../src/infra/kube/resources/discovery.ts"
 import * as Hysteresis from "../../src/probes/Hysteresis.ts"
 import {
@@ -14,7 +15,7 @@ import {
   lookupsOf,
   stillReady
 } from "../../src/probes/kubernetes/dnsCluster.ts"
-import { judge as judgeService, serviceClusterIp } from "../../src/probes/kubernetes/serviceClusterIp.ts"
+import { judge as judgeService, lives, serviceClusterIp } from "../../src/probes/kubernetes/serviceClusterIp.ts"
 import * as Needs from "../../src/probes/Needs.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import { domainOf } from "../../src/probes/workers/tasks/dnsLookups.ts"
@@ -33,6 +34,31 @@ describe("judging what a node got from a Service", () => {
     assert.deepStrictEqual(got(20, { a: 20 }), ["SERVICE_ONE_SIDED"])
     assert.deepStrictEqual(got(11, { a: 11 }), ["SERVICE_UNRELIABLE_FROM_NODE"])
     assert.deepStrictEqual(got(0, {}), ["SERVICE_UNREACHABLE_FROM_NODE"])
+  })
+
+  it("blames nothing on a Service whose pods were ended meanwhile", () => {
+    const after = (good: number, pods: Readonly<Record<string, number>>, ...gone: ReadonlyArray<string>) =>
+      judgeService(["a", "b"], { node: "n", got: { good, times: 20, pods, p95Millis: 1 } }, new Set(gone)).map((
+        { code }
+      ) => code)
+    assert.deepStrictEqual(after(20, { a: 20 }, "b"), [])
+    assert.deepStrictEqual(after(11, { a: 11 }, "b"), [])
+    assert.deepStrictEqual(after(0, {}, "a", "b"), [])
+    // What a pod that lives should have got is missed all the same.
+    assert.deepStrictEqual(after(20, { a: 20 }, "a"), ["SERVICE_ONE_SIDED"])
+    assert.deepStrictEqual(after(0, {}, "b"), ["SERVICE_UNREACHABLE_FROM_NODE"])
+  })
+
+  it("knows a pod that lives from one that was ended, drained or replaced", () => {
+    const pod = (status: object, metadata: object = {}) =>
+      Schema.decodeUnknownSync(Pod.object)({ metadata: { name: "a", ...metadata }, spec: {}, status })
+    const ready = { podIP: "10.0.0.1", conditions: [{ type: "Ready", status: "True" }] }
+    const alive = (one: Pod | undefined) => lives({ ip: "10.0.0.1" }, one)
+    assert.isTrue(alive(pod(ready)))
+    assert.isFalse(alive(undefined))
+    assert.isFalse(alive(pod(ready, { deletionTimestamp: "2026-01-01T00:00:00Z" })))
+    assert.isFalse(alive(pod({ ...ready, conditions: [{ type: "Ready", status: "False" }] })))
+    assert.isFalse(alive(pod({ ...ready, podIP: "10.0.0.2" })))
   })
 })
 

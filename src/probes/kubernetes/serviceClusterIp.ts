@@ -8,8 +8,9 @@ import { Clock, Duration, Effect, Schedule, Schema } from "effect"
 import { DurationString } from "../../domain/Duration.ts"
 import type { Finding } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
-import { Node, Service } from "../../infra/kube/resources/core.ts"
+import { Node, Pod, Service } from "../../infra/kube/resources/core.ts"
 import { EndpointSlice } from "../../infra/kube/resources/discovery.ts"
+import { findingOfWorkerFault } from "../Attempt.ts"
 import { checkerCodes } from "../CheckerCodes.ts"
 import * as Codes from "../Codes.ts"
 import * as Needs from "../Needs.ts"
@@ -21,7 +22,7 @@ import { Count, setting } from "../Setting.ts"
 import { gather } from "../workers/Gather.ts"
 import { sample, usable } from "../workers/SampleNodes.ts"
 import { type HttpGets, httpGets } from "../workers/tasks/httpGets.ts"
-import { type Responder, Workers, needs as workerNeeds } from "../workers/Workers.ts"
+import { type Responder, WorkerFault, Workers, needs as workerNeeds } from "../workers/Workers.ts"
 
 /** Each connection chooses a pod anew: with 20, that one of two is never chosen by chance happens once in 500,000 runs. */
 const TIMES = 20
@@ -83,8 +84,21 @@ export interface Asked {
   readonly got: HttpGets
 }
 
-/** The verdict on what a node got, given the pods that are ready behind the Service. */
-export const judge = (ready: ReadonlyArray<string>, { got, node }: Asked): ReadonlyArray<Finding> => {
+/** Whether a pod that answered still does, for all the cluster knows: it is there, Ready, and at the same address. */
+export const lives = ({ ip }: Pick<Responder, "ip">, pod: Pod | undefined): boolean =>
+  pod !== undefined && pod.metadata.deletionTimestamp === undefined && pod.status.podIP === ip &&
+  pod.status.conditions.some(({ status, type }) => type === "Ready" && status === "True")
+
+/**
+ * The verdict on what a node got, given the pods that were ready behind the Service.
+ *
+ * @param gone of these, those that are so no more: what was lost may have been lost with them.
+ */
+export const judge = (
+  ready: ReadonlyArray<string>,
+  { got, node }: Asked,
+  gone: ReadonlySet<string> = new Set()
+): ReadonlyArray<Finding> => {
   const subject = { kind: "Node", name: node }
   const evidence = {
     good: got.good,
@@ -94,7 +108,7 @@ export const judge = (ready: ReadonlyArray<string>, { got, node }: Asked): Reado
   }
   const last = got.why === undefined ? "" : `; the last failure: ${got.why}`
   if (got.good === 0) {
-    return [codes.SERVICE_UNREACHABLE_FROM_NODE({
+    return ready.every((pod) => gone.has(pod)) ? [] : [codes.SERVICE_UNREACHABLE_FROM_NODE({
       message: `from node ${node} a Service answered none of ${got.times} connections${last}`,
       subject,
       evidence
@@ -102,13 +116,13 @@ export const judge = (ready: ReadonlyArray<string>, { got, node }: Asked): Reado
   }
   // A first packet that is lost is sent again too late for one answer's patience, and is no fault.
   if (got.good < got.times - 1) {
-    return [codes.SERVICE_UNRELIABLE_FROM_NODE({
+    return gone.size > 0 ? [] : [codes.SERVICE_UNRELIABLE_FROM_NODE({
       message: `from node ${node} a Service answered ${got.good} of ${got.times} connections${last}`,
       subject,
       evidence
     })]
   }
-  const unheard = ready.filter((pod) => got.pods[pod] === undefined)
+  const unheard = ready.filter((pod) => got.pods[pod] === undefined && !gone.has(pod))
   return unheard.length === 0 ? [] : [codes.SERVICE_ONE_SIDED({
     message: `from node ${node} ${got.times} connections to a Service reached ${
       ready.length - unheard.length
@@ -159,6 +173,24 @@ export const serviceClusterIp = Probe.make("k8s.service.clusterip", {
     )
     const first = responders[0]
     if (first === undefined) return yield* checkerCodes.CHECKER_FAILED.fail({ message: "no pod answers" })
+    /** Of pods that a drain, or somebody, has ended meanwhile: what is asked of them says nothing of the Service. */
+    const ended = Effect.map(
+      Effect.forEach(responders, (responder) =>
+        kube.get(Pod, { name: responder.pod, namespace }).pipe(
+          Effect.catchIf(({ reason }) => reason._tag === "NotFound", () => Effect.undefined),
+          Effect.map((pod) =>
+            lives(responder, pod) ? [] : [
+              new WorkerFault({
+                stage: "Evicted",
+                detail: "ended by others, or not Ready any more, while the Service was asked",
+                pod: responder.pod,
+                node: responder.node
+              })
+            ]
+          )
+        ), { concurrency: 2 }),
+      (faults) => faults.flat()
+    )
     const created = yield* Clock.currentTimeMillis
     const { spec } = yield* scratch.create(Service, {
       metadata: { name, namespace },
@@ -184,6 +216,8 @@ export const serviceClusterIp = Probe.make("k8s.service.clusterip", {
     const late = Duration.isGreaterThan(took, config.programmedWarn)
     const subject = { kind: "Service", name, namespace }
     if (listed.length < responders.length) {
+      const [fault] = yield* ended
+      if (fault !== undefined) return yield* fault
       return yield* codes.ENDPOINTS_MISSING.fail({
         message:
           `${listed.length} of ${responders.length} ready pods are in the EndpointSlices of a new Service after ${
@@ -209,6 +243,8 @@ export const serviceClusterIp = Probe.make("k8s.service.clusterip", {
       ))
     const { blind, done: asked } = yield* askFrom(TIMES, "answered")
     const pods = responders.map(({ pod }) => pod)
+    const faults = asked.some((one) => judge(pods, one).length > 0) ? yield* ended : []
+    const gone = new Set(faults.flatMap(({ pod }) => pod ?? []))
     const findings = [
       ...late
         ? [codes.ENDPOINTS_SLOW({
@@ -219,7 +255,8 @@ export const serviceClusterIp = Probe.make("k8s.service.clusterip", {
           evidence: { tookMillis: Duration.toMillis(took) }
         })]
         : [],
-      ...asked.flatMap((one) => judge(pods, one)),
+      ...asked.flatMap((one) => judge(pods, one, gone)),
+      ...faults.map(findingOfWorkerFault),
       ...blind
     ]
     const summary =
