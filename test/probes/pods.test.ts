@@ -890,7 +890,20 @@ layer(
       Effect.gen(function*() {
         const { kubectl, run } = yield* TestCluster
         const running = yield* Effect.forkChild(run(busy(), { world, runId: "looked-at" }))
-        yield* eventually(workerPods, (pods) => pods.length === 1, { every: "20 millis" })
+        const [placed] = yield* eventually(
+          workerPods,
+          ([pod]) => pod?.spec.nodeName !== undefined,
+          { every: "20 millis" }
+        )
+        // Without --force, for pods that something controls alone.
+        const drained = yield* kubectl(
+          "drain",
+          placed?.spec.nodeName ?? "",
+          "--dry-run=client",
+          "--delete-emptydir-data",
+          "--pod-selector=kubeprober.io/run=looked-at"
+        )
+        assert.include(drained, `evicting pod ${PROBE_NAMESPACE}/${placed?.metadata.name ?? ""}`)
         const pod = JSON.parse(
           yield* kubectl("get", "pods", "-n", PROBE_NAMESPACE, "-l", "kubeprober.io/run=looked-at", "-o", "json")
         ).items[0]
