@@ -2,12 +2,14 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import { DateTime, Duration, Effect, Schema } from "effect"
 import { KubeError, ServerFault } from "../../src/infra/kube/KubeError.ts"
 import { ValidatingWebhookConfiguration } from "../../src/infra/kube/resources/admission.ts"
-import { ConfigMap, Pod, ServiceAccount } from "../../src/infra/kube/resources/core.ts"
+import { ConfigMap, Pod, Service, ServiceAccount } from "../../src/infra/kube/resources/core.ts"
+import { EndpointSlice } from "../../src/infra/kube/resources/discovery.ts"
 import * as Certificates from "../../src/local/Certificates.ts"
 import {
   AdmissionWebhooksConfig,
   type Hook,
   admissionWebhooks,
+  backendFault,
   judge,
   judgeCaBundle,
   judgeRefusal,
@@ -119,6 +121,50 @@ describe("judging webhooks", () => {
     ])
   })
 
+  it("gives a new configuration time for its backend and its caBundle, and says so", () => {
+    const now = DateTime.makeUnsafe("2026-01-01T00:00:00Z")
+    const seen = { backends: { services: [], slices: [] }, kubeSystem: {}, now }
+    const made = (seconds: number, webhook: Readonly<Record<string, unknown>>) =>
+      judge(config, seen)({
+        ...hook({ ...elsewhere, ...webhook }),
+        createdAt: DateTime.subtract(now, { seconds })
+      }).map(({ code, status }) => `${status} ${code}`)
+    const clientConfig = { service: { namespace: "a", name: "b" } }
+    assert.deepStrictEqual(made(30, { clientConfig }), ["INFO WEBHOOK_STARTING"])
+    assert.deepStrictEqual(made(30, { clientConfig, failurePolicy: "Ignore" }), ["INFO WEBHOOK_STARTING"])
+    assert.deepStrictEqual(made(180, { clientConfig }), ["ERROR WEBHOOK_BACKEND_DOWN", "WARN WEBHOOK_CA_MISSING"])
+    assert.deepStrictEqual(made(30, { timeoutSeconds: 30 }), ["WARN WEBHOOK_TIMEOUT_LONG"])
+    // What a scaffold writes until the controller injects its own.
+    const placeholder = { clientConfig: { url: "https://a", caBundle: "Cg==" } }
+    assert.deepStrictEqual(made(30, placeholder), ["INFO WEBHOOK_STARTING"])
+    assert.deepStrictEqual(made(180, placeholder), ["ERROR WEBHOOK_CA_INVALID"])
+  })
+
+  it("counts what ends and still serves as a backend, as kube-proxy does", () => {
+    const fault = (conditions: EndpointSlice["endpoints"][number]["conditions"]) =>
+      backendFault({ namespace: "a", name: "b" }, {
+        services: [
+          Schema.decodeSync(Service.object)({
+            metadata: { name: "b", namespace: "a" },
+            spec: { ports: [{ port: 443 }] }
+          })
+        ],
+        slices: [
+          Schema.decodeSync(EndpointSlice.object)({
+            metadata: { name: "b-1", namespace: "a", labels: { "kubernetes.io/service-name": "b" } },
+            addressType: "IPv4",
+            endpoints: [{ addresses: ["10.0.0.1"], conditions }],
+            ports: []
+          })
+        ]
+      })
+    assert.isUndefined(fault({}))
+    assert.isUndefined(fault({ ready: false, serving: true, terminating: true }))
+    for (const conditions of [{ ready: false }, { ready: false, serving: false, terminating: true }]) {
+      assert.include(fault(conditions), "no ready endpoint")
+    }
+  })
+
   it("never blames webhooks for a dry run that the API server did not get to", () => {
     const reason = new ServerFault({ status: 503, detail: "etcd" })
     const call = { verb: "create", resource: "pods" }
@@ -156,10 +202,13 @@ const withConfiguration = <A, E, R>(webhook: Readonly<Record<string, unknown>>, 
 const says = ({ findings }: { readonly findings: ReadonlyArray<{ readonly status: string; readonly code: string }> }) =>
   findings.map(({ code, status }) => `${status} ${code}`)
 
+/** The configurations of these tests are as old as the cluster. */
+const strict = Probe.configure(admissionWebhooks, { startWithin: "1ms" })
+
 const until = (...wanted: ReadonlyArray<string>) =>
   Effect.flatMap(
     TestCluster,
-    ({ run }) => eventually(run(admissionWebhooks), (report) => says(report).join() === wanted.join())
+    ({ run }) => eventually(run(strict), (report) => says(report).join() === wanted.join())
   )
 
 describe("k8s.admission.webhooks", () => {
@@ -240,7 +289,8 @@ describe("k8s.admission.webhooks", () => {
             yield* withConfiguration(
               { ...elsewhere, clientConfig },
               Effect.gen(function*() {
-                const missing = yield* run(admissionWebhooks)
+                assert.deepStrictEqual(says(yield* run(admissionWebhooks)), ["INFO WEBHOOK_STARTING"])
+                const missing = yield* run(strict)
                 assert.strictEqual(`${missing.status} ${missing.code}`, "ERROR WEBHOOK_BACKEND_DOWN")
                 assert.include(missing.message, "guard.example.com")
                 assert.include(missing.message, "Service default/guard does not exist")
@@ -249,23 +299,23 @@ describe("k8s.admission.webhooks", () => {
                   name: "guard"
                 })
                 yield* apply(service(8443))
-                assert.include((yield* run(admissionWebhooks)).message, "has no port 443")
+                assert.include((yield* run(strict)).message, "has no port 443")
                 yield* kubectl("delete", "service", "guard")
                 yield* apply(service(443))
-                assert.include((yield* run(admissionWebhooks)).message, "has no ready endpoint (0 not ready)")
+                assert.include((yield* run(strict)).message, "has no ready endpoint (0 not ready)")
                 yield* apply(endpoint(false))
-                assert.include((yield* run(admissionWebhooks)).message, "has no ready endpoint (1 not ready)")
+                assert.include((yield* run(strict)).message, "has no ready endpoint (1 not ready)")
                 yield* apply(configuration({ ...elsewhere, clientConfig, failurePolicy: "Ignore" }))
-                const ignored = yield* run(admissionWebhooks)
+                const ignored = yield* run(strict)
                 assert.deepStrictEqual(says(ignored), ["WARN WEBHOOK_INEFFECTIVE"])
                 assert.strictEqual(ignored.findings[0]?.subject?.name, "guard")
                 const { service: backend } = clientConfig
                 yield* apply(configuration({ ...elsewhere, clientConfig: { service: backend } }), endpoint(true))
-                const untrusted = yield* run(admissionWebhooks)
+                const untrusted = yield* run(strict)
                 assert.deepStrictEqual(says(untrusted), ["WARN WEBHOOK_CA_MISSING"])
                 assert.strictEqual(untrusted.findings[0]?.subject?.name, "guard")
                 yield* apply(configuration({ ...elsewhere, clientConfig }))
-                assert.strictEqual((yield* run(admissionWebhooks)).status, "PASS")
+                assert.strictEqual((yield* run(strict)).status, "PASS")
               })
             )
             yield* kubectl("delete", "service/guard", "endpointslice/guard")

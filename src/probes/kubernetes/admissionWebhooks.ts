@@ -35,6 +35,10 @@ export const AdmissionWebhooksConfig = Schema.Struct({
     default: "10s",
     description: "A webhook may hold up a request this long (`timeoutSeconds`); the default is Kubernetes' own."
   }),
+  startWithin: setting(DurationString, {
+    default: "2m",
+    description: "A configuration made less than this ago may still be waiting for its backend and its caBundle."
+  }),
   caWarnBefore: setting(DurationString, {
     default: "720h",
     description:
@@ -73,6 +77,10 @@ export const codes = Codes.make({
     "The caBundle of a webhook expires soon.",
     "Renew the certificate and the caBundle; look at the controller that injects it."
   ),
+  WEBHOOK_STARTING: Codes.info(
+    "A webhook configured a moment ago cannot be called yet.",
+    "Nothing to do, unless it stays so."
+  ),
   WEBHOOK_UNSAFE_SCOPE: Codes.warn(
     "A webhook that must answer intercepts what the cluster needs to repair itself: pods or leases in kube-system, nodes, or " +
       "authentication, authorization and certificate requests. Object selectors that opt in, and matchConditions, are taken " +
@@ -101,6 +109,7 @@ export const codes = Codes.make({
 export interface Hook {
   readonly kind: "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration"
   readonly configuration: string
+  readonly createdAt?: DateTime.Utc | undefined
   readonly webhook: Webhook
 }
 
@@ -143,7 +152,10 @@ export const backendFault = (reference: ServiceReference, { services, slices }: 
   const endpoints = slices.filter(({ metadata }) =>
     metadata.namespace === namespace && metadata.labels?.[SERVICE_NAME] === name
   ).flatMap((slice) => slice.endpoints)
-  return endpoints.some(({ conditions }) => conditions.ready !== false)
+  // While no endpoint is ready, kube-proxy sends connections to those that end and still serve (KEP-1669).
+  return endpoints.some(({ conditions: { ready, serving, terminating } }) =>
+      ready !== false || terminating === true && serving === true
+    )
     ? undefined
     : `its Service ${namespace}/${name} has no ready endpoint (${endpoints.length} not ready)`
 }
@@ -266,6 +278,26 @@ const judgeTimeout = (hook: Hook, config: AdmissionWebhooksConfig): ReadonlyArra
     : []
 }
 
+const judgeCallable = (
+  hook: Hook,
+  config: AdmissionWebhooksConfig,
+  seen: { readonly backends: Backends; readonly now: DateTime.Utc }
+): ReadonlyArray<Finding> => {
+  const findings = [...judgeBackend(hook, seen.backends), ...judgeCaBundle(hook, config, seen.now)]
+  const age = hook.createdAt === undefined ? Duration.infinity : Elapsed.between(hook.createdAt, seen.now)
+  const [first] = findings
+  return first === undefined || first.code === codes.WEBHOOK_CA_EXPIRING.code ||
+      !Duration.isLessThan(age, config.startWithin)
+    ? findings
+    : [codes.WEBHOOK_STARTING({
+      message: `${first.message}; it was configured ${Elapsed.text(age)} ago (limit ${
+        Elapsed.text(config.startWithin)
+      })`,
+      subject: subject(hook),
+      evidence: { webhook: hook.webhook.name }
+    })]
+}
+
 /** What the API says about one webhook. Without rules it is never called. */
 export const judge = (config: AdmissionWebhooksConfig, seen: {
   readonly backends: Backends
@@ -274,8 +306,7 @@ export const judge = (config: AdmissionWebhooksConfig, seen: {
 }) =>
 (hook: Hook): ReadonlyArray<Finding> =>
   hook.webhook.rules.length === 0 ? [] : [
-    ...judgeBackend(hook, seen.backends),
-    ...judgeCaBundle(hook, config, seen.now),
+    ...judgeCallable(hook, config, seen),
     ...judgeScope(hook, seen.kubeSystem),
     ...judgeTimeout(hook, config)
   ]
@@ -353,7 +384,12 @@ const configurations = Effect.fnUntraced(function*() {
   ], { concurrency: 2 })
   const hooksOf = (kind: Hook["kind"], items: ReadonlyArray<ValidatingWebhookConfiguration>) =>
     items.flatMap(({ metadata, webhooks }) =>
-      webhooks.map((webhook): Hook => ({ kind, configuration: metadata.name ?? "", webhook }))
+      webhooks.map((webhook): Hook => ({
+        kind,
+        configuration: metadata.name ?? "",
+        createdAt: metadata.creationTimestamp,
+        webhook
+      }))
     )
   return [
     ...hooksOf("ValidatingWebhookConfiguration", validating.items),
