@@ -1,5 +1,10 @@
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Effect, Schema } from "effect"
+import { DateTime, Effect, Layer, Schema } from "effect"
+import { HttpClient, HttpClientResponse } from "effect/http"
+import * as LocalWorld from "../../src/agent/LocalWorld.ts"
+import * as KubeHttp from "../../src/infra/kube/http/KubeHttp.ts"
+import * as KubeTransport from "../../src/infra/kube/http/KubeTransport.ts"
+import { Kube } from "../../src/infra/kube/Kube.ts"
 import {
   ApiDeprecationsConfig,
   apiDeprecations,
@@ -9,6 +14,10 @@ import {
 } from "../../src/probes/kubernetes/apiDeprecations.ts"
 import * as Needs from "../../src/probes/Needs.ts"
 import * as Probe from "../../src/probes/Probe.ts"
+import { RunContext } from "../../src/probes/RunContext.ts"
+import { Scratch } from "../../src/probes/Scratch.ts"
+import { Nodes } from "../../src/probes/workers/Nodes.ts"
+import { Workers } from "../../src/probes/workers/Workers.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
 import { blind, fault, healthy } from "../proofs/proof.ts"
 
@@ -58,6 +67,84 @@ describe("reading what was requested", () => {
     assert.isUndefined(says(undefined, "1.35"))
     assert.isUndefined(says("1.36", "1.35", ["flows.v1beta3.flow.k8s.io"]))
   })
+})
+
+describe("reading several API servers", () => {
+  const BALANCER = "api.test"
+  const quiet = "apiserver_request_total{group=\"\",resource=\"pods\",version=\"v1\"} 9\n"
+
+  /** The codes and the summary where each of these hosts has these metrics, and two addresses are known. */
+  const verdictOf = Effect.fnUntraced(function*(hosts: Readonly<Record<string, string>>, canListThem = true) {
+    const json = (url: URL): object | undefined => {
+      if (url.pathname === "/version") return { major: "1", minor: "35" }
+      if (url.pathname.endsWith("/customresourcedefinitions")) return { metadata: {}, items: [] }
+      return canListThem && url.pathname.endsWith("/endpointslices/kubernetes")
+        ? {
+          metadata: { name: "kubernetes" },
+          addressType: "IPv4",
+          endpoints: [{ addresses: ["10.0.0.1"] }, { addresses: ["10.0.0.2"] }],
+          ports: [{ name: "https", port: 443 }]
+        }
+        : undefined
+    }
+    const client = HttpClient.make((request, url) =>
+      Effect.sync(() => {
+        const body = json(url)
+        const metrics = url.pathname === "/metrics" ? hosts[url.hostname] : undefined
+        return HttpClientResponse.fromWeb(
+          request,
+          metrics !== undefined
+            ? new Response(metrics)
+            : body === undefined
+            ? new Response("no", { status: 403 })
+            : Response.json(body)
+        )
+      })
+    )
+    const transport = yield* KubeTransport.fromHttpClient(client)
+    const kube = yield* KubeHttp.fromTransport({ cluster: "test", server: `https://${BALANCER}`, transport })
+    const { findings, summary } = yield* apiDeprecations.run(config).pipe(
+      Effect.provide([
+        Layer.succeed(Kube, kube),
+        Layer.succeed(RunContext, {
+          runId: "test",
+          probeNamespace: "default",
+          expiresAt: DateTime.makeUnsafe("2026-01-01T00:00:00Z")
+        }),
+        Layer.mock(Scratch)({}),
+        Layer.mock(Workers)({}),
+        Layer.mock(Nodes)({})
+      ]),
+      Effect.provideContext(LocalWorld.context)
+    )
+    return { told: findings.map(({ code, message }) => `${code}: ${message}`), summary }
+  })
+
+  it.effect("knows what was requested of each, whichever the balancer asks", () =>
+    Effect.gen(function*() {
+      for (const balanced of [METRICS, quiet]) {
+        const { told } = yield* verdictOf({ [BALANCER]: balanced, "10.0.0.1": METRICS, "10.0.0.2": METRICS })
+        assert.lengthOf(told, 1)
+        assert.match(told[0] ?? "", /^DEPRECATED_API_REMOVED_SOON: flow.k8s.io\/v1beta3 flows .* 14 times$/)
+        const { told: ofOne } = yield* verdictOf({ [BALANCER]: balanced, "10.0.0.1": quiet, "10.0.0.2": METRICS })
+        assert.match(ofOne.join(), /^DEPRECATED_API_REMOVED_SOON: .* 7 times$/)
+      }
+      const { summary, told } = yield* verdictOf({ [BALANCER]: quiet, "10.0.0.1": quiet, "10.0.0.2": quiet })
+      assert.deepStrictEqual(told, [])
+      assert.include(summary, "these 2 API servers")
+    }))
+
+  it.effect("says how many it could read, and then never that nothing was requested", () =>
+    Effect.gen(function*() {
+      const half = yield* verdictOf({ [BALANCER]: quiet, "10.0.0.1": quiet })
+      assert.deepStrictEqual(half.told, [
+        "API_SERVERS_NOT_READ: 1 of 2 API servers told what was requested of them"
+      ])
+      const none = yield* verdictOf({ [BALANCER]: METRICS })
+      assert.match(none.told.join(), /^DEPRECATED_API_REMOVED_SOON: .*,API_SERVERS_NOT_READ: 1 of 2 /)
+      const unknown = yield* verdictOf({ [BALANCER]: quiet }, false)
+      assert.match(unknown.told.join(), /^API_SERVERS_NOT_READ: 1 API server was asked, of how many is not known/)
+    }))
 })
 
 /** Deprecated since 1.34 and removed in 1.37 (k8s.io/api networking/v1beta1, prerelease lifecycle). */
@@ -137,7 +224,7 @@ describe("k8s.api.deprecations", () => {
           binding("system:public-info-viewer", ["system:authenticated", "system:unauthenticated"])
         ]
         yield* kubectl("delete", "clusterrolebinding", ...bindings.map(({ metadata }) => metadata.name))
-        for (const lacking of apiDeprecations.needs) {
+        for (const lacking of apiDeprecations.needs.filter(({ optional }) => !optional)) {
           const as = yield* userWith(apiDeprecations.needs.filter((need) => need !== lacking))
           const report = yield* eventually(run(apiDeprecations, { as }), ({ status }) => status === "UNKNOWN")
           assert.strictEqual(verdict(report), "UNKNOWN ACCESS_MISSING")

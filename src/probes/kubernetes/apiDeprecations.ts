@@ -2,11 +2,13 @@
  * k8s.api.deprecations: nothing that is in use goes away with the next upgrade.
  *
  * The API server counts which deprecated APIs were requested since it started, whatever the client
- * (https://kubernetes.io/docs/reference/using-api/deprecation-guide/#locate-use-of-deprecated-apis).
+ * (https://kubernetes.io/docs/reference/using-api/deprecation-guide/#locate-use-of-deprecated-apis). Each counts for itself, so
+ * each is read: behind a balancer one would be another every time.
  */
-import { Effect, Option, Schema } from "effect"
+import { Effect, Option, Result, Schema } from "effect"
 import type { Finding } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
+import { EndpointSlice } from "../../infra/kube/resources/discovery.ts"
 import { CustomResourceDefinition } from "../../infra/kube/resources/extensions.ts"
 import { checkerCodes } from "../CheckerCodes.ts"
 import * as Codes from "../Codes.ts"
@@ -14,6 +16,7 @@ import * as Needs from "../Needs.ts"
 import * as Outcome from "../Outcome.ts"
 import * as Probe from "../Probe.ts"
 import { Count, Names, setting } from "../Setting.ts"
+import { addressesOf } from "./apiHealth.ts"
 
 export const ApiDeprecationsConfig = Schema.Struct({
   minorsAhead: setting(Count, {
@@ -45,6 +48,10 @@ export const codes = Codes.make({
     "Objects of a kind may still be stored in a version that is not served any more; a definition without that version is " +
       "refused, or makes them unreadable.",
     "Rewrite the objects in the storage version, then take the old one out of the definition's status.storedVersions."
+  ),
+  API_SERVERS_NOT_READ: Codes.info(
+    "Only some of the API servers could be asked what clients request of them; what is requested of the others is not known.",
+    "Run the prober where it reaches each API server by the addresses of Service default/kubernetes, such as inside the cluster."
   )
 })
 
@@ -52,6 +59,12 @@ const METRICS = "/metrics"
 const VERSION = "/version"
 /** Some MiB, and a few dozen in large clusters with many kinds. */
 const MAXIMUM_METRICS = 64 * 1024 * 1024
+/** As many as k8s.api.health asks. */
+const MAXIMUM_REPLICAS = 16
+/** Some at a time, since each answer is large. */
+const REPLICAS_AT_ONCE = 4
+/** One that is out of reach is silent for the 5 s of a connection; a busy one takes a second or two. */
+const REPLICA_TIMEOUT = "8 seconds"
 
 /** A deprecated API that was requested. */
 export interface Requested {
@@ -89,7 +102,8 @@ export const samplesOf = (text: string, metric: string): ReadonlyArray<readonly 
   return samples
 }
 
-const apiOf = ({ group = "", resource = "", version = "" }: Labels): string => `${resource}.${version}.${group}`
+const apiOf = ({ group = "", resource = "", version = "" }: Labels | Requested): string =>
+  `${resource}.${version}.${group}`
 
 /** What was requested of what is deprecated; none when these are not the metrics of an API server. */
 export const requestedOf = (text: string): ReadonlyArray<Requested> | undefined => {
@@ -108,6 +122,18 @@ export const requestedOf = (text: string): ReadonlyArray<Requested> | undefined 
       removed: removed === "" ? undefined : removed,
       requests: requests.get(apiOf(labels)) ?? 0
     })
+  }
+  return [...found.values()]
+}
+
+/** What was requested of several API servers together. */
+export const together = (servers: Iterable<ReadonlyArray<Requested>>): ReadonlyArray<Requested> => {
+  const found = new Map<string, Requested>()
+  for (const requested of servers) {
+    for (const each of requested) {
+      const requests = (found.get(apiOf(each))?.requests ?? 0) + each.requests
+      found.set(apiOf(each), { ...each, requests })
+    }
   }
   return [...found.values()]
 }
@@ -193,14 +219,76 @@ const read = Effect.fnUntraced(function*(path: string) {
     : checkerCodes.API_FAULT.fail({ message: `${kube.server} answered ${status} at ${path}` })
 })
 
+/** What was requested of the API server we are told to use. */
+const readServer = Effect.flatMap(read(METRICS), (metrics) => {
+  const requested = requestedOf(metrics)
+  return requested === undefined
+    ? Effect.flatMap(Kube, ({ server }) =>
+      checkerCodes.UNEXPECTED_ANSWER.fail({
+        message: `${METRICS} of ${server} does not count requests, so nothing is known of what was requested`
+      }))
+    : Effect.succeed(requested)
+})
+
+/** The same of the one at this address; none when it is out of reach or does not tell. */
+const readReplica = Effect.fnUntraced(
+  function*(address: string) {
+    const kube = yield* Kube
+    const { body, status } = yield* kube.raw(METRICS, { server: `https://${address}`, maximumBytes: MAXIMUM_METRICS })
+    return status === 200 ? requestedOf(body) : undefined
+  },
+  Effect.timeoutOrElse({ duration: REPLICA_TIMEOUT, orElse: () => Effect.undefined }),
+  Effect.orElseSucceed(() => undefined)
+)
+
+/** What was requested, and what is not known of it. */
+const readAll = Effect.fnUntraced(function*() {
+  const kube = yield* Kube
+  const slice = yield* Effect.result(kube.get(EndpointSlice, { name: "kubernetes", namespace: "default" }))
+  if (Result.isFailure(slice)) {
+    return {
+      requested: yield* readServer,
+      servers: 1,
+      unread: slice.failure.reason._tag === "NotFound" ? [] : [codes.API_SERVERS_NOT_READ({
+        message: `1 API server was asked, of how many is not known: ${slice.failure.message}`
+      })]
+    }
+  }
+  const addresses = addressesOf(slice.success)
+  if (addresses.length <= 1) return { requested: yield* readServer, servers: 1, unread: [] }
+  const answers = yield* Effect.forEach(addresses.slice(0, MAXIMUM_REPLICAS), readReplica, {
+    concurrency: REPLICAS_AT_ONCE
+  })
+  const known = answers.filter((answer) => answer !== undefined)
+  if (known.length === addresses.length) return { requested: together(known), servers: known.length, unread: [] }
+  const requested = known.length === 0 ? yield* readServer : together(known)
+  const servers = Math.max(1, known.length)
+  return {
+    requested,
+    servers,
+    unread: [codes.API_SERVERS_NOT_READ({
+      message: `${servers} of ${addresses.length} API servers told what was requested of them`,
+      evidence: { read: servers, servers: addresses.length }
+    })]
+  }
+})
+
 export const apiDeprecations = Probe.make("k8s.api.deprecations", {
   layer: "kubernetes",
   proves: "No client uses an API that will be removed, and no kind has objects in a version that is not served.",
   writes: "nothing",
-  costs: "One read of the API server's metrics (some MiB) and of its version, one list of definitions.",
+  costs:
+    "One read of each API server's metrics (some MiB; 16 servers at most), three requests more: their addresses, a version, " +
+    "a list of definitions.",
   needs: [
     Needs.path(METRICS),
     Needs.path(VERSION),
+    Needs.get("endpointslices", {
+      group: "discovery.k8s.io",
+      namespace: "default",
+      names: ["kubernetes"],
+      optional: true
+    }),
     Needs.list("customresourcedefinitions", { group: "apiextensions.k8s.io" })
   ],
   codes,
@@ -210,33 +298,30 @@ export const apiDeprecations = Probe.make("k8s.api.deprecations", {
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: ApiDeprecationsConfig) {
     const kube = yield* Kube
-    const [metrics, version, { items: crds }] = yield* Effect.all([
-      read(METRICS),
+    const [{ requested, servers, unread }, version, { items: crds }] = yield* Effect.all([
+      readAll(),
       read(VERSION),
       kube.list(CustomResourceDefinition)
     ], { concurrency: 3 })
-    const requested = requestedOf(metrics)
     const release = Option.map(decodeVersion(version), ({ major, minor }) => `${major}.${minor.replace(/\D+$/, "")}`)
-    if (requested === undefined || Option.isNone(release)) {
-      return yield* checkerCodes.UNEXPECTED_ANSWER.fail({
-        message: requested === undefined
-          ? `${METRICS} of ${kube.server} does not count requests, so nothing is known of what was requested`
-          : `${VERSION} of ${kube.server} names no version`
-      })
+    if (Option.isNone(release)) {
+      return yield* checkerCodes.UNEXPECTED_ANSWER.fail({ message: `${VERSION} of ${kube.server} names no version` })
     }
     const judge = judgeRequested(config, release.value, crds)
     const staying = requested.filter((each) => each.removed === undefined && judge(each) === undefined).map(titleOf)
     return Outcome.make(
-      `no API that will be removed was requested since this API server (${release.value}) started, and every stored ` +
-        `version of ${crds.length} definitions is served${
-          staying.length === 0 ? "" : `; deprecated, but to stay: ${staying.slice(0, 5).join(", ")}`
-        }`,
+      `no API that will be removed was requested since ${
+        servers === 1 ? `this API server (${release.value})` : `these ${servers} API servers (${release.value})`
+      } started, and every stored version of ${crds.length} definitions is served${
+        staying.length === 0 ? "" : `; deprecated, but to stay: ${staying.slice(0, 5).join(", ")}`
+      }`,
       [
         ...requested.flatMap((each) => {
           const finding = judge(each)
           return finding === undefined ? [] : [finding]
         }),
-        ...crds.flatMap(judgeStored)
+        ...crds.flatMap(judgeStored),
+        ...unread
       ]
     )
   })
