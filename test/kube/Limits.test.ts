@@ -1,8 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Stream } from "effect"
+import { Duration, Effect, Fiber, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as KubeHttp from "../../src/infra/kube/http/KubeHttp.ts"
 import { ConfigMap } from "../../src/infra/kube/resources/core.ts"
+import * as Stopwatch from "../../src/probes/Stopwatch.ts"
 import * as FaultServer from "./FaultServer.ts"
 
 const ref = { name: "a", namespace: "n" }
@@ -35,6 +36,33 @@ describe("requests behind hung ones", () => {
         const { reason } = yield* Fiber.join(reader)
         assert.strictEqual(reason._tag === "Unreachable" && reason.kind, "timeout")
       }
+    }), 5_000)
+
+  it.effect("are sent at once where they must be", () =>
+    Effect.gen(function*() {
+      const server = yield* FaultServer.make
+      server.script([...Array.from({ length: 16 }, () => hangs), FaultServer.answer(200, "ok")])
+      const kube = yield* KubeHttp.make(server.connection)
+      yield* Effect.forEach(Array.from({ length: 16 }), () => Effect.forkScoped(kube.get(ConfigMap, ref)))
+      yield* until(() => server.asked.length === 16)
+      assert.strictEqual((yield* kube.raw("/livez", { atOnce: true })).body, "ok")
+    }), 5_000)
+
+  it.live("are not taken for slow by a stopwatch", () =>
+    Effect.gen(function*() {
+      const held: Array<Parameters<FaultServer.Answer>[0]> = []
+      const server = yield* FaultServer.make
+      const good = FaultServer.answer(200, { metadata: ref })
+      server.script([...Array.from({ length: 16 }, () => (response: typeof held[number]) => held.push(response)), good])
+      const kube = yield* KubeHttp.make(server.connection)
+      yield* Effect.forEach(Array.from({ length: 16 }), () => Effect.forkScoped(kube.get(ConfigMap, ref)))
+      yield* until(() => server.asked.length === 16)
+      const timed = yield* Effect.forkScoped(Effect.timed(Stopwatch.timed(kube.get(ConfigMap, ref))))
+      yield* Effect.sleep("1 second")
+      for (const response of held) good(response)
+      const [passed, [took]] = yield* Fiber.join(timed)
+      assert.isAtLeast(Duration.toMillis(passed), 900)
+      assert.isBelow(Duration.toMillis(took), 500)
     }), 5_000)
 
   it.effect("to another replica are sent at once", () =>

@@ -1,10 +1,6 @@
 import { assert, describe, it, layer } from "@effect/vitest"
-import { DateTime, Effect, Layer, Schema } from "effect"
+import { Effect, Schema } from "effect"
 import { HttpClient, HttpClientResponse } from "effect/http"
-import * as LocalWorld from "../../src/agent/LocalWorld.ts"
-import * as KubeHttp from "../../src/infra/kube/http/KubeHttp.ts"
-import * as KubeTransport from "../../src/infra/kube/http/KubeTransport.ts"
-import { Kube } from "../../src/infra/kube/Kube.ts"
 import {
   ApiDeprecationsConfig,
   apiDeprecations,
@@ -14,12 +10,9 @@ import {
 } from "../../src/probes/kubernetes/apiDeprecations.ts"
 import * as Needs from "../../src/probes/Needs.ts"
 import * as Probe from "../../src/probes/Probe.ts"
-import { RunContext } from "../../src/probes/RunContext.ts"
-import { Scratch } from "../../src/probes/Scratch.ts"
-import { Nodes } from "../../src/probes/workers/Nodes.ts"
-import { Workers } from "../../src/probes/workers/Workers.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
 import { blind, fault, healthy } from "../proofs/proof.ts"
+import { againstClient } from "./againstClient.ts"
 
 const config = Schema.decodeSync(ApiDeprecationsConfig)({})
 
@@ -101,22 +94,7 @@ describe("reading several API servers", () => {
         )
       })
     )
-    const transport = yield* KubeTransport.fromHttpClient(client)
-    const kube = yield* KubeHttp.fromTransport({ cluster: "test", server: `https://${BALANCER}`, transport })
-    const { findings, summary } = yield* apiDeprecations.run(config).pipe(
-      Effect.provide([
-        Layer.succeed(Kube, kube),
-        Layer.succeed(RunContext, {
-          runId: "test",
-          probeNamespace: "default",
-          expiresAt: DateTime.makeUnsafe("2026-01-01T00:00:00Z")
-        }),
-        Layer.mock(Scratch)({}),
-        Layer.mock(Workers)({}),
-        Layer.mock(Nodes)({})
-      ]),
-      Effect.provideContext(LocalWorld.context)
-    )
+    const { findings, summary } = yield* againstClient(apiDeprecations, client, { server: `https://${BALANCER}` })
     return { told: findings.map(({ code, message }) => `${code}: ${message}`), summary }
   })
 

@@ -1,6 +1,8 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Duration, Effect, Fiber, FileSystem, Path, Redacted, Result } from "effect"
+import { HttpClient, HttpClientResponse } from "effect/http"
+import { TestClock } from "effect/testing"
 import * as Net from "node:net"
 import * as Os from "node:os"
 import * as KubeHttp from "../../src/infra/kube/http/KubeHttp.ts"
@@ -23,6 +25,7 @@ import * as Probe from "../../src/probes/Probe.ts"
 import { mint } from "../clusters/Mint.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
 import { blind, fault, faults, healthy } from "../proofs/proof.ts"
+import { againstClient } from "./againstClient.ts"
 
 const server = "https://10.0.0.1:6443"
 const answered = (path: string, status: number, body = ""): Answer => ({
@@ -58,6 +61,44 @@ describe("judging an API server's answers", () => {
 
   it("reads an error without checks as somebody else's: a balancer without backend", () =>
     assert.deepStrictEqual(says(judgeServer(server, [answered("/livez", 503, "no backend")])), ["ERROR API_DOWN"]))
+
+  it("calls a server down only when no path is answered well, and never for a request too many", () => {
+    const good = [answered("/livez", 200, "ok"), answered("/readyz?verbose", 200, "ok")]
+    assert.deepStrictEqual(says(judgeServer(server, [...good, answered("/version", 429, "slow down")])), [
+      "WARN API_THROTTLED"
+    ])
+    assert.deepStrictEqual(says(judgeServer(server, [...good, answered("/version", 502, "bad gateway")])), [
+      "ERROR API_NOT_READY"
+    ])
+    assert.notInclude(
+      says(judgeServer(server, [answered("/livez", 200), answered("/readyz?verbose", 503)])),
+      "API_DOWN"
+    )
+  })
+
+  it.effect("asks once more before it takes an answer for bad", () =>
+    Effect.gen(function*() {
+      const report = Effect.fnUntraced(function*(bad: Readonly<Record<string, ReadonlyArray<number>>>) {
+        const asked: Array<string> = []
+        const client = HttpClient.make((request, { pathname }) =>
+          Effect.sync(() => {
+            const status = bad[pathname]?.[asked.filter((path) => path === pathname).length] ?? 200
+            asked.push(pathname)
+            return HttpClientResponse.fromWeb(request, new Response("{}", { status }))
+          })
+        )
+        const fiber = yield* Effect.forkChild(againstClient(apiHealth, client, { with: { endpoints: "never" } }))
+        yield* TestClock.adjust("1 second")
+        const { findings } = yield* Fiber.join(fiber)
+        return [says(findings).join(), asked.filter((path) => path === "/version").length]
+      })
+      assert.deepStrictEqual(yield* report({ "/version": [429] }), ["", 2])
+      assert.deepStrictEqual(yield* report({ "/version": [502] }), ["", 2])
+      assert.deepStrictEqual(yield* report({ "/version": [429, 429] }), ["WARN API_THROTTLED", 2])
+      assert.deepStrictEqual(yield* report({ "/version": [401] }), ["UNKNOWN UNAUTHENTICATED", 1])
+      const all = { "/version": [502, 502], "/livez": [502, 502], "/readyz": [502, 502] }
+      assert.deepStrictEqual(yield* report(all), ["ERROR API_DOWN,ERROR API_DOWN,ERROR API_DOWN", 2])
+    }))
 
   it("never blames the server for our own credentials, rights or address", () => {
     assert.deepStrictEqual(says(judgeServer(server, [answered("/livez", 200), answered("/readyz?verbose", 403)])), [

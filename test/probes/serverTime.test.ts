@@ -1,54 +1,30 @@
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Effect, Layer, Schema } from "effect"
+import { DateTime, Effect } from "effect"
 import { HttpClient, HttpClientResponse } from "effect/http"
 import { TestClock } from "effect/testing"
-import * as LocalWorld from "../../src/agent/LocalWorld.ts"
-import * as KubeHttp from "../../src/infra/kube/http/KubeHttp.ts"
-import * as KubeTransport from "../../src/infra/kube/http/KubeTransport.ts"
-import { Kube } from "../../src/infra/kube/Kube.ts"
 import { finalizersStuck } from "../../src/probes/kubernetes/finalizersStuck.ts"
 import { workloadsHealth } from "../../src/probes/kubernetes/workloadsHealth.ts"
 import type { AnyProbe } from "../../src/probes/Probe.ts"
-import { RunContext } from "../../src/probes/RunContext.ts"
-import { Scratch } from "../../src/probes/Scratch.ts"
-import { Nodes } from "../../src/probes/workers/Nodes.ts"
-import { Workers } from "../../src/probes/workers/Workers.ts"
+import { againstClient } from "./againstClient.ts"
 
 const NOW = DateTime.makeUnsafe("2026-01-01T12:00:00Z")
 const ago = (minutes: number) => DateTime.formatIso(DateTime.subtract(NOW, { minutes }))
 
 /** An API server with these lists, by the last part of their path, and no object beside. */
 const serving = (lists: Readonly<Record<string, ReadonlyArray<object>>>) =>
-  Layer.effect(
-    Kube,
-    Effect.gen(function*() {
-      const client = HttpClient.make((request, url) =>
-        Effect.sync(() =>
-          HttpClientResponse.fromWeb(
-            request,
-            Response.json({ metadata: {}, items: lists[url.pathname.split("/").at(-1) ?? ""] ?? [] })
-          )
-        )
+  HttpClient.make((request, url) =>
+    Effect.sync(() =>
+      HttpClientResponse.fromWeb(
+        request,
+        Response.json({ metadata: {}, items: lists[url.pathname.split("/").at(-1) ?? ""] ?? [] })
       )
-      const transport = yield* KubeTransport.fromHttpClient(client)
-      return yield* KubeHttp.fromTransport({ cluster: "test", server: "https://test.invalid", transport })
-    })
+    )
   )
 
 const codesOf = Effect.fnUntraced(
   function*(probe: AnyProbe, lists: Parameters<typeof serving>[0], off: { readonly minutes: number }) {
     yield* TestClock.setTime(DateTime.toEpochMillis(DateTime.add(NOW, off)))
-    const config = yield* Schema.decodeUnknownEffect(probe.config)({})
-    const { findings } = yield* probe.run(config).pipe(
-      Effect.provide([
-        serving(lists),
-        Layer.succeed(RunContext, { runId: "test", probeNamespace: "default", expiresAt: NOW }),
-        Layer.mock(Scratch)({}),
-        Layer.mock(Workers)({}),
-        Layer.mock(Nodes)({})
-      ]),
-      Effect.provideContext(LocalWorld.context)
-    )
+    const { findings } = yield* againstClient(probe, serving(lists))
     return findings.map(({ code }) => code)
   }
 )

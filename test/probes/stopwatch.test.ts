@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Duration, Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
+import { KubeWaits } from "../../src/infra/kube/KubeWaits.ts"
 import * as Stopwatch from "../../src/probes/Stopwatch.ts"
 
 /** Keeps this process from doing anything else, as another busy part of it would. */
@@ -17,6 +18,22 @@ describe("the stopwatch", () => {
       yield* TestClock.adjust("3 seconds")
       const [took] = yield* Fiber.join(fiber)
       assert.strictEqual(Duration.toMillis(took), 3000)
+    }))
+
+  it.effect("leaves out what requests wait for ourselves, once, also for a stopwatch around it", () =>
+    Effect.gen(function*() {
+      const request = Effect.flatMap(
+        KubeWaits,
+        ({ during }) => Effect.andThen(during(Effect.sleep("2 seconds")), Effect.sleep("300 millis"))
+      )
+      const both = Effect.all([request, Effect.delay(request, "1 second")], { concurrency: 2 })
+      const fiber = yield* Effect.forkChild(
+        Stopwatch.timed(Stopwatch.timed(both).pipe(Effect.map(([took]) => Duration.toMillis(took))))
+      )
+      yield* TestClock.adjust("10 seconds")
+      const [outer, inner] = yield* Fiber.join(fiber)
+      // Together they wait from 0 to 3 s, and then one of them is under way for 0.3 s.
+      assert.deepStrictEqual([Duration.toMillis(outer), inner], [300, 300])
     }))
 
   it.live("leaves out the time in which we were too busy to read the answer", () =>

@@ -157,11 +157,16 @@ export class Kube extends Context.Service<Kube, {
    * GET of any path; any HTTP status is an answer, only no answer is an error. `server` asks another replica
    * (`https://10.0.0.2:6443`) with the same credentials, verified by the same name; a cluster whose certificates are not
    * verified (`insecure-skip-tls-verify`) refuses that as `Unreachable` (`tls`). Bodies beyond `maximumBytes`
-   * (default 16 MiB) are `Undecodable`.
+   * (default 16 MiB) are `Undecodable`. `atOnce` waits for no other request of ours: for few and small ones that tell how
+   * the server is.
    */
   readonly raw: (
     path: string,
-    options?: { readonly server?: string | undefined; readonly maximumBytes?: number | undefined }
+    options?: {
+      readonly server?: string | undefined
+      readonly maximumBytes?: number | undefined
+      readonly atOnce?: boolean | undefined
+    }
   ) => Effect.Effect<RawResponse, KubeError>
   /** PEM of the client certificate that requests are made with now; none when they carry a token. */
   readonly clientCertificate: Effect.Effect<string | undefined>

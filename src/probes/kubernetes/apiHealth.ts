@@ -34,8 +34,12 @@ const codes = Codes.make({
     "Read the named check in the API server's log; `etcd` means it cannot reach its store."
   ),
   API_NOT_READY: Codes.error(
-    "The API server answers, but its /readyz says it should get no traffic.",
+    "The API server answers, but its /readyz says it should get no traffic, or has no good answer; or /version has none.",
     "Read the named check in the API server's log; `etcd` means it cannot reach its store."
+  ),
+  API_THROTTLED: Codes.warn(
+    "The API server, or what stands before it, twice refused one of the simplest requests as one too many (429).",
+    "Look at `apiserver_flowcontrol_rejected_requests_total` for who asks too much, and at the load balancer's limits."
   ),
   API_SHUTTING_DOWN: Codes.warn(
     "The API server that answered is ending and asks to get no more traffic.",
@@ -88,7 +92,7 @@ const LIVE = "/livez"
 const READY = "/readyz"
 const VERSION = "/version"
 
-/** Between two tries after a refused or cut connection, which a restart behind a load balancer shows for a moment. */
+/** Between two tries after a cut connection or a bad answer, which a restart behind a load balancer shows for a moment. */
 export const AGAIN_AFTER = "200 millis"
 /** Requests that confirm a slow answer. */
 const CONFIRMATIONS = 3
@@ -121,8 +125,12 @@ const silence = (error: KubeError): Unreachable | undefined =>
 
 const said = (response: RawResponse): string => quote(response.body.trim().split("\n")[0] ?? "", 200)
 
-/** What one path of the server we were told to use says. */
-export const judgeAnswer = (server: string, { path, result }: Answer): ReadonlyArray<Finding> => {
+/** What one path of the server we were told to use says; `answers`: whether another path was answered well. */
+export const judgeAnswer = (
+  server: string,
+  { path, result }: Answer,
+  answers: boolean
+): ReadonlyArray<Finding> => {
   const rule = `get ${path.split("?")[0]}`
   const unhealthy = path === LIVE ? codes.API_NOT_LIVE : codes.API_NOT_READY
   if (Result.isFailure(result)) {
@@ -157,7 +165,13 @@ export const judgeAnswer = (server: string, { path, result }: Answer): ReadonlyA
       evidence: { ...evidence, missing: rule }
     })]
   }
-  if (status < 500 && status !== 429) {
+  if (status === 429) {
+    return [codes.API_THROTTLED({
+      message: `${server} refuses ${path} as one request too many (429): ${said(response)}`,
+      evidence
+    })]
+  }
+  if (status < 500) {
     return [checkerCodes.UNEXPECTED_ANSWER({
       message: `${server} answered ${status} at ${path}, which no Kubernetes API server does: ${said(response)}`,
       evidence
@@ -165,7 +179,8 @@ export const judgeAnswer = (server: string, { path, result }: Answer): ReadonlyA
   }
   const failed = failedChecks(response.body)
   if (failed.length === 0) {
-    return [codes.API_DOWN({ message: `${server} answered ${status} at ${path}: ${said(response)}`, evidence })]
+    const code = answers ? unhealthy : codes.API_DOWN
+    return [code({ message: `${server} answered ${status} at ${path}: ${said(response)}`, evidence })]
   }
   const checks = failed.join(", ")
   return [(failed.every((check) => check === "shutdown") ? codes.API_SHUTTING_DOWN : unhealthy)({
@@ -173,6 +188,8 @@ export const judgeAnswer = (server: string, { path, result }: Answer): ReadonlyA
     evidence: { ...evidence, failedChecks: checks }
   })]
 }
+
+const isGood = ({ result }: Answer): boolean => Result.isSuccess(result) && result.success.status === 200
 
 /** What all paths of the server say together. When none was answered there is one thing to say, not three. */
 export const judgeServer = (server: string, answers: ReadonlyArray<Answer>): ReadonlyArray<Finding> => {
@@ -182,7 +199,8 @@ export const judgeServer = (server: string, answers: ReadonlyArray<Answer>): Rea
   })
   const first = silences[0]
   if (first === undefined || silences.length < answers.length) {
-    return answers.flatMap((answer) => judgeAnswer(server, answer))
+    const anyGood = answers.some(isGood)
+    return answers.flatMap((answer) => judgeAnswer(server, answer, anyGood))
   }
   const worst = silences.find(({ reason }) => blameOf(reason) === "expired") ??
     silences.find(({ reason }) => blameOf(reason) === "down") ?? first
@@ -275,7 +293,10 @@ export const addressesOf = (slice: EndpointSlice): ReadonlyArray<string> => {
 
 const decodeVersion = Schema.decodeUnknownOption(Schema.fromJsonString(Schema.Struct({ gitVersion: Schema.String })))
 
-/** GET `path` within `timeout`; a connection refused or cut is tried once more. Every way it can end is an answer. */
+/**
+ * GET `path` within `timeout`, beside all other requests of ours. A connection refused or cut, and an answer that may be
+ * another in a moment, is tried once more. Every way it can end is an answer.
+ */
 const ask = Effect.fnUntraced(
   function*(path: string, timeout: Duration.Duration, server?: string): Effect.fn.Return<Answer, never, Kube> {
     const kube = yield* Kube
@@ -287,18 +308,23 @@ const ask = Effect.fnUntraced(
           reason: new Unreachable({ kind: "timeout", detail: `no answer within ${Duration.format(timeout)}` })
         })
       )
-    const [took, result] = yield* kube.raw(path, { server, maximumBytes: MAXIMUM_BODY }).pipe(
+    const [took, result] = yield* kube.raw(path, { server, maximumBytes: MAXIMUM_BODY, atOnce: true }).pipe(
       Effect.timeoutOrElse({ duration: timeout, orElse: late }),
       Effect.result,
       Stopwatch.timed
     )
     return { path, took, result }
   },
-  (answer) => Effect.filterOrElse(answer, (first) => !wasCut(first), () => Effect.delay(answer, AGAIN_AFTER))
+  (answer) => Effect.filterOrElse(answer, (first) => !mayPass(first), () => Effect.delay(answer, AGAIN_AFTER))
 )
 
-const wasCut = ({ result }: Answer): boolean => {
-  const reason = Result.isFailure(result) ? silence(result.failure) : undefined
+/** Credentials and rights are as they are; what a server says of its own checks takes it long, and another run confirms it. */
+const mayPass = ({ result }: Answer): boolean => {
+  if (Result.isSuccess(result)) {
+    const { body, status } = result.success
+    return ![200, 401, 403].includes(status) && failedChecks(body).length === 0
+  }
+  const reason = silence(result.failure)
   return reason?.kind === "refused" || reason?.kind === "reset"
 }
 
@@ -385,8 +411,8 @@ export const apiHealth = Probe.make("k8s.api.health", {
   layer: "kubernetes",
   proves: "The API server answers promptly and calls itself live and ready, on every replica within reach.",
   writes: "nothing",
-  costs:
-    "4 API requests, and one to each API server behind Service default/kubernetes (16 at most); 3 more when one was slow.",
+  costs: "4 API requests, and one to each API server behind Service default/kubernetes (16 at most); each that was " +
+    "refused without a reason is made once more, and 3 more are made when one was slow.",
   // All optional: no pre-flight may stand between us and the question whether the server is there.
   needs: [
     Needs.path(LIVE, { optional: true }),
@@ -403,7 +429,7 @@ export const apiHealth = Probe.make("k8s.api.health", {
   config: Config,
   timeout: "10 seconds",
   retry: Retry.none,
-  // Three requests went unanswered, of which a refused or cut one was repeated; a slow answer was confirmed by others; and
+  // None of three requests was answered well, of which all but silent ones were repeated; a slow answer was confirmed by others; and
   // a certificate does not expire for a moment. All checks wait for this one.
   confirm: { unless: ["API_DOWN", "API_CERT_EXPIRED", "API_SLOW"] },
   run

@@ -34,6 +34,7 @@ import {
   maybe,
   part
 } from "../KubeResource.ts"
+import { KubeWaits } from "../KubeWaits.ts"
 import { Pod } from "../resources/core.ts"
 import * as KubeTransport from "./KubeTransport.ts"
 import { lines } from "./lines.ts"
@@ -183,16 +184,19 @@ export const fromTransport = Effect.fnUntraced(function*(target: {
     })
 
   /** Before the request has a turn at the connections, so that who waits here keeps nobody from them. */
-  const admitted = (asked: Asked) =>
-    Effect.flatMap(KubeGate, ({ admit }) =>
-      Effect.mapError(
-        admit({
-          call: asked.call,
-          stores: asked.method !== "GET" && asked.parameters?.["dryRun"] === undefined,
-          body: asked.body
-        }),
-        (reason) => fail(asked.call, reason)
-      ))
+  const admitted = Effect.fnUntraced(function*(asked: Asked) {
+    const { admit } = yield* KubeGate
+    const { during } = yield* KubeWaits
+    yield* during(admit({
+      call: asked.call,
+      stores: asked.method !== "GET" && asked.parameters?.["dryRun"] === undefined,
+      body: asked.body
+    })).pipe(Effect.mapError((reason) => fail(asked.call, reason)))
+  })
+
+  /** With a turn at the connections, once it comes. */
+  const inTurn = <A, R>(effect: Effect.Effect<A, KubeError, R>) =>
+    Effect.scoped(Effect.flatMap(KubeWaits, ({ during }) => Effect.andThen(during(requests.takeScoped(1)), effect)))
 
   const send = (asked: Asked) => {
     const request = HttpClientRequest.make(asked.method)(`${asked.server ?? server}${asked.path}`, {
@@ -254,7 +258,7 @@ export const fromTransport = Effect.fnUntraced(function*(target: {
     return response.status >= 200 && response.status < 300
       ? yield* readText(asked.call, response, MAXIMUM_BODY)
       : yield* refuse(asked.call, response)
-  }, (effect, asked) => Effect.andThen(admitted(asked), inTime(asked.call, requests.withPermits(1)(effect))))
+  }, (effect, asked) => Effect.andThen(admitted(asked), inTime(asked.call, inTurn(effect))))
 
   const undecodable = (call: KubeCall) => (issue: { readonly message: string }) =>
     fail(call, new Undecodable({ issue: flatten(issue) }))
@@ -557,7 +561,7 @@ export const fromTransport = Effect.fnUntraced(function*(target: {
         }
       })
       // Other replicas have pools of their own.
-      return yield* inTime(call, options?.server === undefined ? requests.withPermits(1)(answer) : answer)
+      return yield* inTime(call, options?.server === undefined && options?.atOnce !== true ? inTurn(answer) : answer)
     })
   })
 })

@@ -34,8 +34,8 @@ export const fromHttpClient = Effect.fnUntraced(
   }
 )
 
-/** Connections to one cluster at most: requests beyond it wait. */
-const CONNECTIONS = 64
+/** Connections to one cluster at most: requests beyond it wait. 64 for streams and for requests in their turn, 4 for others. */
+const CONNECTIONS = 68
 const CONNECT_TIMEOUT = 5_000
 /** Below the API server's own 90 s (apiserver pkg/server/secure_serving.go, IdleTimeout) and common balancers' 60 s. */
 const KEEP_ALIVE = 55_000
