@@ -58,7 +58,8 @@ export const run = Effect.fn("Runner.run")(
       const guarded = guard(kube, probe.needs, options.context.probeNamespace, probe.writes)
       const { leftovers, scratch } = yield* RunScratch.make(kube, guarded, options.context, scope)
       const world = options.world ?? ProbeWorld.outside
-      const here: RunScope = { kube: guarded, scratch, context: options.context, scope }
+      const deadline = DateTime.addDuration(startedAt, probe.timeout)
+      const here: RunScope = { kube: guarded, scratch, context: options.context, deadline, scope }
       const exit = yield* program.pipe(
         Effect.provideService(Kube, guarded),
         Effect.provideService(RunContext, options.context),

@@ -1,10 +1,15 @@
 /** What node agents see besides resources: how nodes are set up, whether their daemons live, what their kernels note. */
 import { assert, describe, it, layer } from "@effect/vitest"
-import { DateTime, Duration, Effect, Layer, Schema } from "effect"
+import { DateTime, Duration, Effect, Fiber, Layer, Schema } from "effect"
+import { TestClock } from "effect/testing"
 import { mkdirSync, rmdirSync } from "node:fs"
+import * as LocalWorld from "../../src/agent/LocalWorld.ts"
 import * as ProbeWorld from "../../src/agent/ProbeWorld.ts"
+import { Host, HostError } from "../../src/infra/host/Host.ts"
 import { Node, Pod } from "../../src/infra/kube/resources/core.ts"
 import { Event } from "../../src/infra/kube/resources/events.ts"
+import { HttpCall } from "../../src/infra/net/HttpCall.ts"
+import { NetError } from "../../src/infra/net/NetError.ts"
 import { BUSYBOX_IMAGE } from "../../src/local/image/Images.ts"
 import * as Baseline from "../../src/probes/infrastructure/nodeBaseline.ts"
 import * as Kernel from "../../src/probes/infrastructure/nodeKernel.ts"
@@ -13,7 +18,7 @@ import * as Needs from "../../src/probes/Needs.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import { devicesIn } from "../../src/probes/workers/tasks/mounts.ts"
 import { type NodeBaseline, nameServersIn, swapIn, sysctlPath } from "../../src/probes/workers/tasks/nodeBaseline.ts"
-import type { NodeRuntime } from "../../src/probes/workers/tasks/nodeRuntime.ts"
+import { type NodeRuntime, nodeRuntime as runtimeTask } from "../../src/probes/workers/tasks/nodeRuntime.ts"
 import { type Process, statOf } from "../../src/probes/workers/tasks/processes.ts"
 import * as NodeAgents from "../clusters/NodeAgents.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
@@ -201,6 +206,69 @@ describe("judging a node's daemons", () => {
     ])
     assert.deepStrictEqual([...meant], ["a"])
   })
+
+  /** The task on a machine where kube-proxy refuses, and how many seconds it took. */
+  const looking = Effect.fnUntraced(function*(programs: ReadonlyArray<string>, expectsKubeProxy?: boolean) {
+    const files = new Map([["/proc/1/comm", "init"], ["/proc/uptime", "5000.00 1.00"]])
+    for (const [index, name] of programs.entries()) {
+      files.set(`/proc/${index + 10}/comm`, name)
+      files.set(`/proc/${index + 10}/stat`, `7 (a) S ${Array.from({ length: 30 }, () => "0").join(" ")}`)
+    }
+    const lacking = (path: string) => new HostError({ path, kind: "missing", detail: "ENOENT" })
+    const host = Host.of({
+      text: (path) =>
+        Effect.suspend(() => Effect.fromNullishOr(files.get(path))).pipe(Effect.mapError(() => lacking(path))),
+      names: () => Effect.succeed(programs.map((_, index) => String(index + 10))),
+      use: (path) => Effect.fail(lacking(path))
+    })
+    const took = Duration.zero
+    const timings = { name: took, connect: took, handshake: took, firstByte: took, total: took }
+    const http = HttpCall.of({
+      send: ({ url }) =>
+        url.port === "10248"
+          ? Effect.succeed({
+            url,
+            address: "127.0.0.1",
+            status: 200,
+            headers: {},
+            body: "ok",
+            truncated: false,
+            redirects: 0,
+            timings,
+            certificates: []
+          })
+          : Effect.fail(new NetError({ target: url.host, kind: "refused", stage: "connect", detail: "ECONNREFUSED" }))
+    })
+    const fiber = yield* Effect.forkChild(
+      runtimeTask.run(expectsKubeProxy === undefined ? {} : { expectsKubeProxy }).pipe(
+        Effect.provideService(Host, host),
+        Effect.provideService(HttpCall, http),
+        Effect.provideContext(LocalWorld.context)
+      )
+    )
+    let seconds = -1
+    while (fiber.pollUnsafe() === undefined) {
+      yield* TestClock.adjust(seconds < 0 ? 0 : "1 second")
+      seconds++
+    }
+    return { seen: yield* Fiber.join(fiber), seconds }
+  })
+
+  it.effect("does not wait for a kube-proxy of which nothing is to be seen, unless it should be there", () =>
+    Effect.gen(function*() {
+      const cilium = yield* looking(["kubelet", "containerd", "cilium-agent"], false)
+      assert.deepStrictEqual([cilium.seen.kubeProxy.length, cilium.seconds], [1, 0])
+      assert.isFalse(Runtime.isMissedOnce(cilium.seen))
+      const none = yield* looking(["kubelet", "containerd"], false)
+      assert.isTrue(Runtime.isMissedOnce(none.seen))
+      const deaf = yield* looking(["kubelet", "containerd", "kube-proxy"], false)
+      assert.deepStrictEqual([deaf.seen.kubeProxy.length, deaf.seconds], [3, 10])
+      for (const expects of [true, undefined]) {
+        const expected = yield* looking(["kubelet", "containerd"], expects)
+        assert.deepStrictEqual([expected.seen.kubeProxy.length, expected.seconds], [3, 10])
+        assert.isFalse(Runtime.isMissedOnce(expected.seen))
+      }
+    }))
 
   it("gives kube-proxy time on nodes that join, and while its pods are replaced", () => {
     const now = DateTime.makeUnsafe("2026-11-27T10:00:00Z")

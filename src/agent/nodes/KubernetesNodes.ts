@@ -1,5 +1,5 @@
 /** Asks the node agents of a cluster. Provides `Nodes`. */
-import { Duration, Effect, Result, Schema } from "effect"
+import { DateTime, Duration, Effect, Result, Schema } from "effect"
 import { request } from "node:https"
 import { Kube } from "../../infra/kube/Kube.ts"
 import { Node, Pod } from "../../infra/kube/resources/core.ts"
@@ -17,6 +17,15 @@ const AT_ONCE = 32
 
 /** Besides the task's own time: the way there and back, and a turn behind another task. */
 const GRACE = Duration.seconds(5)
+
+/**
+ * For a connection: enough for two packets to be lost on the way (sent again after 1 s and 3 s). A machine that is off
+ * holds a place among {@link AT_ONCE} for no longer.
+ */
+const CONNECT_PATIENCE = 4_000
+
+/** Before the end of the probe's time, to judge and to say what was answered by then. */
+const TO_SAY = Duration.seconds(2)
 
 /** A node this young may still be starting its agent, unless options say otherwise. */
 const JOINING = Duration.minutes(2)
@@ -64,6 +73,14 @@ const ask = (
       response.once("end", () => resume(Effect.succeed(Buffer.concat(chunks).toString())))
       response.once("error", (error) => resume(Effect.fail(error.message)))
     })
+    asked.once("socket", (socket) => {
+      const patience = setTimeout(
+        () => asked.destroy(new Error(`no connection within ${CONNECT_PATIENCE / 1000} s`)),
+        CONNECT_PATIENCE
+      )
+      socket.once("connect", () => clearTimeout(patience))
+      socket.once("close", () => clearTimeout(patience))
+    })
     asked.once("error", (error: NodeJS.ErrnoException) =>
       resume(Effect.fail(
         // What OpenSSL says of keys that differ (RFC 4279 section 2: decrypt_error or bad_record_mac).
@@ -75,28 +92,41 @@ const ask = (
     return Effect.sync(() => asked.destroy())
   })
 
+/** Why a node is not Ready, when it is not. */
+const unready = ({ status }: Node): string | undefined => {
+  const ready = status.conditions.find(({ type }) => type === "Ready")
+  return ready?.status === "True" ? undefined : ready?.reason ?? "its kubelet has not said that it is"
+}
+
 /** The nodes as seen by the run that `run` is of. */
 export const make = (options: NodesOptions) => (run: RunScope): Effect.Effect<Nodes["Service"]> => {
-  const { kube } = run
+  const { deadline, kube } = run
+  const until = DateTime.subtractDuration(deadline, TO_SAY)
   const askNode = Effect.fnUntraced(function*<Input, Output>(
     task: Task<Input, Output>,
     input: string,
-    name: string,
+    node: Node,
     pod: Pod | undefined,
     isJoining: boolean
   ): Effect.fn.Return<NodeAnswer<Output>> {
-    const silent = (why: "missing" | "unreachable" | "failed", detail: string): NodeAnswer<Output> => ({
+    const name = node.metadata.name ?? ""
+    const unreadiness = unready(node)
+    const silent = (why: "missing" | "unreachable" | "failed" | "unasked", detail: string): NodeAnswer<Output> => ({
       _tag: "Silent",
       node: name,
-      why: isJoining && why !== "failed" ? "joining" : why,
-      detail
+      why: isJoining && (why === "missing" || why === "unreachable") ? "joining" : why,
+      detail: unreadiness === undefined ? detail : `${detail}; the node is not Ready: ${unreadiness}`
     })
     if (pod === undefined) return silent("missing", `no node agent runs on ${name}`)
     const host = pod.status.hostIP
     if (host === undefined) return silent("unreachable", `the node agent ${pod.metadata.name ?? ""} has not started`)
     const key = yield* options.key
     if (key === undefined) return silent("unreachable", "there is no key for node agents yet")
-    const within = Duration.sum(Duration.fromInputUnsafe(task.timeout), GRACE)
+    const left = DateTime.distance(yield* DateTime.now, until)
+    if (Duration.isLessThanOrEqualTo(left, Duration.zero)) {
+      return silent("unasked", `there was no time left to ask the node agent on ${name}`)
+    }
+    const within = Duration.min(Duration.sum(Duration.fromInputUnsafe(task.timeout), GRACE), left)
     const body = yield* ask(host, options.port ?? NODE_AGENT_PORT, key, task.id, input).pipe(
       Effect.timeoutOrElse({
         duration: within,
@@ -130,13 +160,17 @@ export const make = (options: NodesOptions) => (run: RunScope): Effect.Effect<No
       const wanted = agentNodes(found).filter(({ metadata }) =>
         nodes === undefined || nodes.includes(metadata.name ?? "")
       )
-      return yield* Effect.forEach(wanted, ({ metadata: { creationTimestamp, name = "" } }) => {
+      // Those that are likely to answer first. A node whose kubelet is dead still answers: its kubelet alone is not Ready.
+      const isReady = (node: Node) => unready(node) === undefined
+      const inTurn = [...wanted.filter(isReady), ...wanted.filter((node) => !isReady(node))]
+      return yield* Effect.forEach(inTurn, (node) => {
+        const { creationTimestamp, name = "" } = node.metadata
         const isJoining = creationTimestamp !== undefined &&
           Duration.isLessThan(
             Elapsed.between(creationTimestamp, now),
             Duration.fromInputUnsafe(options.joiningFor ?? JOINING)
           )
-        return askNode(task, encoded, name, agents.get(name), isJoining)
+        return askNode(task, encoded, node, agents.get(name), isJoining)
       }, { concurrency: AT_ONCE })
     })
   })

@@ -67,6 +67,8 @@ export const serve = Effect.fn("NodeServer.serve")(
   function*(options: {
     /** 0 for any free one. */
     readonly port: number
+    /** An IP address of the machine; all of them when absent. */
+    readonly address?: string | undefined
     readonly keyFile: string
     readonly tasks: ReadonlyArray<AnyTask>
   }): Effect.fn.Return<number, NodeServerError, Scope.Scope> {
@@ -114,7 +116,10 @@ export const serve = Effect.fn("NodeServer.serve")(
           "error",
           (cause: Error) => resume(Effect.fail(new NodeServerError({ port: options.port, detail: cause.message })))
         )
-        server.listen(options.port, () => resume(Effect.succeed(server)))
+        server.listen(
+          { port: options.port, ...(options.address === undefined ? {} : { host: options.address }) },
+          () => resume(Effect.succeed(server))
+        )
       }),
       (server) =>
         Effect.callback<void>((resume) => {

@@ -17,6 +17,7 @@ import {
   KUBELETS,
   KUBE_PROXY,
   type NodeRuntime,
+  TRIES,
   type Try,
   isRuntimeUp,
   nodeRuntime as task
@@ -109,6 +110,11 @@ export const answersOf = (tries: ReadonlyArray<Try>): Answers => {
 /** Whether a node runs a kube-proxy, by what it answers or by its processes. */
 export const hasKubeProxy = ({ kubeProxy, processes }: NodeRuntime): boolean =>
   kubeProxy.some(({ how }) => how === "well") || processes?.at(-1)?.some(({ name }) => name === KUBE_PROXY) === true
+
+/** Whether nothing of kube-proxy was seen on a node, at fewer looks than make a fault. */
+export const isMissedOnce = ({ kubeProxy, processes }: NodeRuntime): boolean =>
+  kubeProxy.length < TRIES && kubeProxy.every(({ how }) => how === "refused") &&
+  processes?.at(-1)?.some(({ name }) => name === KUBE_PROXY || name === EBPF_AGENT) !== true
 
 /** How long ago kube-proxy could first have run on each node, in seconds, where that is less than `settled`. */
 export const joinedAgo = (
@@ -241,7 +247,8 @@ export const nodeRuntime = Probe.make("infra.node.runtime", {
   writes: "nothing",
   placement: "nodes",
   costs:
-    "4 API requests, 6 when a node lacks kube-proxy, and a question to each node agent, which asks its node's kubelet and kube-proxy.",
+    "4 API requests, 5 more when a node lacks kube-proxy, and a question to each node agent, which asks its node's kubelet and " +
+    "kube-proxy; a second one to those that lack kube-proxy and should have it.",
   needs: [nodeNeeds, Needs.list("pods", { namespace: "kube-system", optional: true })],
   codes,
   config: NodeRuntimeConfig,
@@ -252,12 +259,16 @@ export const nodeRuntime = Probe.make("infra.node.runtime", {
   run: Effect.fnUntraced(function*(config: NodeRuntimeConfig) {
     const kube = yield* Kube
     const nodes = yield* Nodes
-    const [answers, { items }] = yield* Effect.all([nodes.run(task, {}), kube.list(Node)], { concurrency: 2 })
+    // Where nothing of kube-proxy is to be seen one miss is enough, until it is known that it should be there.
+    const [first, { items }] = yield* Effect.all([nodes.run(task, { expectsKubeProxy: false }), kube.list(Node)], {
+      concurrency: 2
+    })
     const versions = new Map(
       items.map(({ metadata, status }) => [metadata.name ?? "", status.nodeInfo.containerRuntimeVersion ?? ""])
     )
-    const answered = answers.flatMap((answer) => answer._tag === "Answered" ? [answer] : [])
+    const answered = first.flatMap((answer) => answer._tag === "Answered" ? [answer] : [])
     const withProxy = answered.filter(({ output }) => hasKubeProxy(output))
+    const hasOthers = (node: string) => withProxy.some((other) => other.node !== node)
     // Only a node without one needs an explanation.
     const lacks = withProxy.length < answered.length
     const pods = lacks ? yield* proxyPods : []
@@ -265,17 +276,28 @@ export const nodeRuntime = Probe.make("infra.node.runtime", {
       ? joinedAgo(config.settledAfter, yield* ServerTime.nowOrOurs, items, pods)
       : new Map<string, number>()
     const meant = meantOn(pods)
+    const missed = answered.filter(({ node, output }) => isMissedOnce(output) && (hasOthers(node) || meant.has(node)))
+      .map(({ node }) => node)
+    const again = new Map(
+      (missed.length === 0 ? [] : yield* nodes.run(task, { expectsKubeProxy: true }, { nodes: missed })).map((answer) =>
+        [answer.node, answer] as const
+      )
+    )
     return Outcome.make(
-      `${answered.length} of ${answers.length} nodes have a live kubelet, kube-proxy and container runtime`,
+      `${answered.length} of ${first.length} nodes have a live kubelet, kube-proxy and container runtime`,
       [
-        ...answered.flatMap(({ node, output }) =>
-          judge(node, versions.get(node) ?? "", output, {
-            others: withProxy.some((other) => other.node !== node),
-            meant: meant.has(node),
+        ...answered.flatMap(({ node, output }) => {
+          const second = again.get(node)
+          // What could not be asked again says nothing of kube-proxy.
+          const isUnknown = second === undefined ? missed.includes(node) : second._tag === "Silent"
+          return judge(node, versions.get(node) ?? "", second?._tag === "Answered" ? second.output : output, {
+            others: !isUnknown && hasOthers(node),
+            meant: !isUnknown && meant.has(node),
             joinedAgo: young.get(node)
           })
-        ),
-        ...silenceOf(answers)
+        }),
+        ...silenceOf(first),
+        ...silenceOf([...again.values()])
       ]
     )
   })

@@ -27,18 +27,22 @@ export const needs: ReadonlyArray<Needs.Need> = [
 export type NodeAnswer<Output> =
   | { readonly _tag: "Answered"; readonly node: string; readonly output: Output }
   /**
-   * `missing`: no agent runs there. `unreachable`: it does not answer. `failed`: it answered that the task failed. `joining`:
-   * one of the first two, of a node so young that its agent may still be starting.
+   * `missing`: no agent runs there. `unreachable`: it does not answer. `failed`: it answered that the task failed. `unasked`:
+   * the probe's time was over before its turn came. `joining`: one of the first two, of a node so young that its agent may
+   * still be starting.
    */
   | {
     readonly _tag: "Silent"
     readonly node: string
-    readonly why: "missing" | "unreachable" | "failed" | "joining"
+    readonly why: "missing" | "unreachable" | "failed" | "unasked" | "joining"
     readonly detail: string
   }
 
 export class Nodes extends Context.Service<Nodes, {
-  /** Runs the task on every node, or on those named; one answer a node. */
+  /**
+   * Runs the task on every node, or on those named; one answer a node. Ends before the probe's time does, with what has
+   * been answered by then.
+   */
   readonly run: <Input, Output>(
     task: Task<Input, Output>,
     input: Input,

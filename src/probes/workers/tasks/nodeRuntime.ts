@@ -60,14 +60,18 @@ const ask = Effect.fnUntraced(function*(port: number, path: string) {
   }))
 })
 
-/** As often as it takes, or {@link TRIES} times. */
-const tries = <A, R>(look: Effect.Effect<A, never, R>, isWell: (seen: A) => boolean) =>
+/** As often as it takes, or {@link TRIES} times; not again after one that says that to wait is in vain. */
+const tries = <A, R, R2 = never>(
+  look: Effect.Effect<A, never, R>,
+  isWell: (seen: A) => boolean,
+  isVain: (seen: A) => Effect.Effect<boolean, never, R2> = () => Effect.succeed(false)
+) =>
   Effect.gen(function*() {
     const seen: Array<A> = []
     for (;;) {
       const now = yield* look
       seen.push(now)
-      if (isWell(now) || seen.length >= TRIES) return seen
+      if (isWell(now) || seen.length >= TRIES || (yield* isVain(now))) return seen
       yield* Effect.sleep(SPACED)
     }
   })
@@ -78,11 +82,14 @@ export const isRuntimeUp = ({ name, inPod, state }: Process): boolean =>
   RUNTIMES.has(name) && !inPod && state !== "T" && state !== "t"
 
 export const nodeRuntime = Task.make("node.runtime", {
-  input: Schema.Struct({}),
+  input: Schema.Struct({
+    /** Whether one that refuses is tried again although no process of it is seen; true when absent. */
+    expectsKubeProxy: Schema.optionalKey(Schema.Boolean)
+  }),
   output: Output,
   // Three tries of 3 s each, with 5 s between them, and a look at the processes.
   timeout: "25 seconds",
-  run: Effect.fnUntraced(function*() {
+  run: Effect.fnUntraced(function*({ expectsKubeProxy = true }) {
     const kubelet = Effect.map(ask(PORTS.kubelet, "/healthz"), ({ said }) => said)
     // Releases before 1.28 have /healthz alone, which also fails while the node is being removed.
     const kubeProxy = Effect.flatMap(
@@ -91,9 +98,16 @@ export const nodeRuntime = Task.make("node.runtime", {
         status === 404 ? Effect.map(ask(PORTS.kubeProxy, "/healthz"), ({ said }) => said) : Effect.succeed(said)
     )
     const processes = Effect.orElseSucceed(processesNamed(NAMES), () => Option.none<ReadonlyArray<Process>>())
+    const isProxySeen = Effect.map(
+      processes,
+      Option.match({ onNone: () => true, onSome: (all) => all.some(({ name }) => name === KUBE_PROXY) })
+    )
+    /** Where nothing of it is to be seen nobody will answer five seconds later either. */
+    const isVain = ({ how }: Try) =>
+      expectsKubeProxy || how !== "refused" ? Effect.succeed(false) : Effect.map(isProxySeen, (isSeen) => !isSeen)
     const seen = yield* Effect.all({
       kubelet: tries(kubelet, isWell),
-      kubeProxy: tries(kubeProxy, isWell),
+      kubeProxy: tries(kubeProxy, isWell, isVain),
       looks: tries(processes, Option.match({ onNone: () => true, onSome: (all) => all.some(isRuntimeUp) }))
     }, { concurrency: 3 })
     // What refused may have been started or ended meanwhile.
