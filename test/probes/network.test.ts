@@ -1,9 +1,9 @@
 /** k8s.service.clusterip and k8s.dns.cluster, on one cluster with two nodes: what breaks the one is seen by the other too. */
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Duration, Effect, Schema } from "effect"
+import { Duration, Effect, Fiber, Schema } from "effect"
 import * as Confirmation from "../../src/agent/Confirmation.ts"
 import { type Finding, keyOf } from "../../src/domain/Report.ts"
-import { Pod } from "../../src/infra/kube/resources/core.ts"
+import { Pod, Service } from "../../src/infra/kube/resources/core.ts"
 import { EndpointSlice } from "../../src/infra/kube/resources/discovery.ts"
 import * as Hysteresis from "../../src/probes/Hysteresis.ts"
 import {
@@ -20,7 +20,7 @@ import * as Needs from "../../src/probes/Needs.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import { domainOf } from "../../src/probes/workers/tasks/dnsLookups.ts"
 import * as Kills from "../clusters/Kills.ts"
-import { TestCluster, eventually } from "../clusters/TestCluster.ts"
+import { PROBE_NAMESPACE, TestCluster, eventually } from "../clusters/TestCluster.ts"
 import * as WorkerCluster from "../clusters/WorkerCluster.ts"
 import { WORKER_IMAGE } from "../clusters/workerImage.ts"
 import { blind, fault, healthy, killed } from "../proofs/proof.ts"
@@ -316,6 +316,32 @@ layer(WorkerCluster.layer({ name: "network", nodes: 2 }), { excludeTestServices:
           yield* eventually(service(), ({ status }) => status === "PASS")
         })
     )
+
+    it.effect("a pod of a Service that is ended while it is asked, as by a drain, is no fault of the Service", () =>
+      Effect.gen(function*() {
+        const { kube, kubectl } = yield* TestCluster
+        const running = yield* Effect.forkChild(service({ programmedError: "5s" }))
+        yield* eventually(
+          kube.list(Service, { namespace: PROBE_NAMESPACE }),
+          ({ items }) => items.some(({ metadata }) => metadata.name?.startsWith("service-") === true),
+          { every: "20 millis" }
+        )
+        const [pod = ""] = (yield* kubectl(
+          "get",
+          "pods",
+          "-n",
+          PROBE_NAMESPACE,
+          "-l",
+          "kubeprober.io/service",
+          "-o",
+          "jsonpath={.items[*].metadata.name}"
+        )).split(" ")
+        yield* kubectl("delete", "pod", pod, "-n", PROBE_NAMESPACE)
+        const report = yield* Fiber.join(running)
+        assert.strictEqual(`${report.status} ${report.code}`, "UNKNOWN WORKER_FAILED", JSON.stringify(report))
+        assert.isTrue(report.findings.every(({ message }) => message.includes(pod)), JSON.stringify(report))
+        yield* eventually(service(), ({ status }) => status === "PASS")
+      }))
 
     const scale = (replicas: number) =>
       Effect.gen(function*() {
