@@ -11,7 +11,7 @@ import { type Gate, KubeGate } from "../infra/kube/KubeGate.ts"
 import { checkerCodes } from "./CheckerCodes.ts"
 import { TargetFault } from "./Codes.ts"
 import type { Outcome } from "./Outcome.ts"
-import type { Check, ProbeServices } from "./Probe.ts"
+import type { AnyProbe, Check, ProbeServices } from "./Probe.ts"
 import { WorkerFault } from "./workers/Workers.ts"
 
 /** What a failed request says about the checker, when it says nothing about the target. */
@@ -78,15 +78,20 @@ const observed = (gate: Gate) => {
         Effect.asVoid
       )
   }
-  /** What the budget did to a run that ended so; nothing when it did not matter. */
-  const told = (outcome: Outcome): Finding | undefined => {
-    if (refused !== undefined) return checkerCodes.BUDGET_EXHAUSTED({ message: refused })
-    const bad = outcome.findings.find(({ status }) => status === "WARN" || status === "ERROR")
-    return bad === undefined || waited < NOTICEABLE ? undefined : checkerCodes.BUDGET_EXHAUSTED({
+  /** The outcome, without what the budget may have done to it. */
+  const told = (outcome: Outcome, { timed }: AnyProbe): Outcome => {
+    if (refused !== undefined) return failed(checkerCodes.BUDGET_EXHAUSTED({ message: refused }))
+    if (waited < NOTICEABLE) return outcome
+    const isDoubtful = ({ code, status }: Finding) =>
+      (status === "WARN" || status === "ERROR") && (timed === "any" || timed.includes(code))
+    const bad = outcome.findings.find(isDoubtful)
+    if (bad === undefined) return outcome
+    const finding = checkerCodes.BUDGET_EXHAUSTED({
       message: `it waited ${Math.round(waited)} ms for its turn in the middle of the run, which may be why it found ` +
         `${bad.code}: ${bad.message}`,
       evidence: { waitedMillis: Math.round(waited) }
     })
+    return { ...outcome, findings: [...outcome.findings.filter((each) => !isDoubtful(each)), finding] }
   }
   return { observing, told }
 }
@@ -164,10 +169,7 @@ export const attempt = Effect.fnUntraced(
         Effect.succeed(
           failed(checkerCodes.CHECKER_FAILED({ message: `the probe's result is not valid: ${error.message}` }))
         )),
-      Effect.map((outcome) => {
-        const finding = told(outcome)
-        return finding === undefined ? outcome : failed(finding)
-      }),
+      Effect.map((outcome) => told(outcome, probe)),
       // Reading what others threw can throw: a getter, or a value without a text.
       Effect.catchDefect(() =>
         Effect.succeed(failed(checkerCodes.CHECKER_FAILED({ message: "the probe ended with something unreadable" })))

@@ -37,6 +37,13 @@ export type Placement = "agent" | "workers" | "nodes"
  */
 export type Confirm = "rerun" | "none" | { readonly unless: ReadonlyArray<string> }
 
+/**
+ * Which codes may say no more than that a request of ours went out late: `any`, unless the probe names them. When a run
+ * waited for the prober's budget, these are not believed and all others are. Name those that follow from a deadline around
+ * requests; what was read late is as true as ever, and a `Stopwatch` leaves waits out.
+ */
+export type Timed = "any" | ReadonlyArray<string>
+
 /** A probe whose configuration is `Config`, written by people as `Encoded`. */
 export interface Probe<out Config, out Encoded> {
   readonly _tag: "Probe"
@@ -61,6 +68,7 @@ export interface Probe<out Config, out Encoded> {
   /** Between tries after transient checker faults. */
   readonly retry: Schedule.Schedule<unknown, unknown>
   readonly confirm: Confirm
+  readonly timed: Timed
   /** Changes that re-run it at once, where an agent may watch them. */
   readonly onChange: ReadonlyArray<Watch.Watch>
   /** Ids of probes whose ERROR makes this one UNKNOWN instead of run. */
@@ -91,6 +99,8 @@ export interface ProbeOptions<Config, Encoded, E> {
   readonly retry?: Schedule.Schedule<unknown, unknown> | undefined
   /** `rerun` when absent. */
   readonly confirm?: Confirm | undefined
+  /** `any` when absent. */
+  readonly timed?: Timed | undefined
   /** What watching takes is added to `needs`, as optional. */
   readonly onChange?: ReadonlyArray<Watch.Watch> | undefined
   readonly dependsOn?: ReadonlyArray<string> | undefined
@@ -126,6 +136,7 @@ export const make = <Config, Encoded, E>(
   timeout: Duration.fromInputUnsafe(options.timeout),
   retry: options.retry ?? (storesNothing(options.writes) ? Retry.read : Retry.none),
   confirm: options.confirm ?? "rerun",
+  timed: options.timed ?? "any",
   onChange: options.onChange ?? [],
   dependsOn: options.dependsOn ?? [],
   run: options.run
@@ -233,6 +244,8 @@ export const all = (
     timeout: Duration.sum(probes.map((probe) => probe.timeout).reduce((a, b) => Duration.max(a, b)), COMPOSITION_SLACK),
     retry: Retry.none,
     confirm: together(probes),
+    // Each part has seen to it.
+    timed: [],
     onChange: probes.flatMap((probe) => probe.onChange),
     dependsOn: [...new Set(probes.flatMap((probe) => probe.dependsOn))],
     run: Effect.fnUntraced(function*() {

@@ -9,6 +9,7 @@ import { Bucket } from "../../src/agent/budget/supplies.ts"
 import * as Round from "../../src/agent/Round.ts"
 import { type Gate, type GatedRequest, KubeGate } from "../../src/infra/kube/KubeGate.ts"
 import * as Outcome from "../../src/probes/Outcome.ts"
+import type { Timed } from "../../src/probes/Probe.ts"
 import { check, codes, withoutServer } from "./Checks.ts"
 
 const asks = Schema.Array(Schema.Struct({
@@ -331,9 +332,9 @@ describe("Budget", () => {
   })
 })
 
-const runOf = (program: Parameters<typeof check>[1], gate: Gate) =>
+const runOf = (program: Parameters<typeof check>[1], gate: Gate, timed: Timed = "any") =>
   Round.run({
-    checks: [check("test.asks", program)],
+    checks: [check("test.asks", program, { timed })],
     context: { runId: "test", probeNamespace: "probes", expiresAt: DateTime.makeUnsafe("2026-01-01T00:15:00Z") },
     concurrency: 1,
     onEvent: () => Effect.void
@@ -365,6 +366,21 @@ describe("what a run found while the budget kept it waiting", () => {
       const free: Gate = { admit: () => Effect.void }
       const right = yield* inTime(runOf(() => Effect.andThen(ask, codes.TIRED.fail({ message: "slow" })), free))
       assert.strictEqual(right?.code, "TIRED")
+    }))
+
+  it.effect("stands where no wait can be why, beside what is not believed", () =>
+    Effect.gen(function*() {
+      const found = Effect.as(
+        ask,
+        Outcome.make("", [codes.TIRED({ message: "slow" }), codes.BROKEN({ message: "expired" })])
+      )
+      const both = yield* inTime(runOf(() => found, slow, ["TIRED"]))
+      assert.deepStrictEqual(both?.findings.map(({ code }) => code), ["BROKEN", "BUDGET_EXHAUSTED"])
+      assert.strictEqual(both?.status, "ERROR")
+      const none = yield* inTime(runOf(() => found, slow, []))
+      assert.deepStrictEqual(none?.findings.map(({ code }) => code).toSorted(), ["BROKEN", "TIRED"])
+      const any = yield* inTime(runOf(() => found, slow))
+      assert.deepStrictEqual(any?.findings.map(({ code }) => code), ["BUDGET_EXHAUSTED"])
     }))
 
   it.effect("is never a timeout of the probe, nor what the probe made of a request that it gave up", () =>

@@ -38,6 +38,11 @@ export const unproven: Readonly<Record<string, Reasons>> = {
       "lost packets are sent again, so a share of losses fails no known share of requests; judged alone",
     TOKEN_REJECTED: "it takes an API server that does not know its own keys; judged alone"
   },
+  "k8s.api.health": {
+    API_THROTTLED:
+      "a priority level without any share still lets one request at a time through, so none is refused twice for " +
+      "sure; judged by an HTTP client's answers"
+  },
   "k8s.control.loops": {
     POD_MISSING: "it takes a controller manager of which one controller is stopped; judged alone"
   },

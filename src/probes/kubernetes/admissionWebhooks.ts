@@ -446,6 +446,7 @@ export const admissionWebhooks = Probe.make("k8s.admission.webhooks", {
   config: AdmissionWebhooksConfig,
   // A webhook may take 30 s, and the API server waits for several of them.
   timeout: "60 seconds",
+  timed: [],
   onChange: [Watch.of(ValidatingWebhookConfiguration), Watch.of(MutatingWebhookConfiguration)],
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: AdmissionWebhooksConfig) {

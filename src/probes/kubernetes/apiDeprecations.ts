@@ -295,6 +295,7 @@ export const apiDeprecations = Probe.make("k8s.api.deprecations", {
   config: ApiDeprecationsConfig,
   interval: "1 hour",
   timeout: "45 seconds",
+  timed: [],
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: ApiDeprecationsConfig) {
     const kube = yield* Kube

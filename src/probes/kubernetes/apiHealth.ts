@@ -428,6 +428,7 @@ export const apiHealth = Probe.make("k8s.api.health", {
   codes,
   config: Config,
   timeout: "10 seconds",
+  timed: ["API_DOWN", "API_NOT_LIVE", "API_NOT_READY", "API_REPLICA_DOWN"],
   retry: Retry.none,
   // None of three requests was answered well, of which all but silent ones were repeated; a slow answer was confirmed by others; and
   // a certificate does not expire for a moment. All checks wait for this one.

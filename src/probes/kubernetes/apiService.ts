@@ -203,6 +203,7 @@ export const apiService = Probe.make("k8s.apiservice", {
   codes,
   config: ApiServiceConfig,
   timeout: "45 seconds",
+  timed: ["APISERVICE_NOT_SERVING"],
   onChange: [Watch.of(APIService)],
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: ApiServiceConfig) {

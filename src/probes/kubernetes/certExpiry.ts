@@ -399,6 +399,7 @@ export const certExpiry = Probe.make("k8s.cert.expiry", {
   config: Config,
   interval: "10 minutes",
   timeout: "60 seconds",
+  timed: [],
   // Not CustomResourceDefinitions: their schemas are large, and each would be sent again and again.
   onChange: [
     Watch.of(ValidatingWebhookConfiguration, { when: bundlesOf }),

@@ -473,6 +473,7 @@ export const configDrift = Probe.make("k8s.config.drift", {
   config: ConfigDriftConfig,
   interval: "10 minutes",
   timeout: "30 seconds",
+  timed: [],
   onChange: [
     Watch.of(ValidatingWebhookConfiguration),
     Watch.of(MutatingWebhookConfiguration),

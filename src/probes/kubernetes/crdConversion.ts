@@ -346,6 +346,7 @@ export const crdConversion = Probe.make("k8s.crd.conversion", {
   config: CrdConversionConfig,
   interval: "5 minutes",
   timeout: "90 seconds",
+  timed: ["CONVERSION_FAILED", "RESOURCE_UNREADABLE"],
   onChange: [Watch.of(CustomResourceDefinition)],
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: CrdConversionConfig) {

@@ -168,6 +168,7 @@ export const eventsStorm = Probe.make("k8s.events.storm", {
   config: EventsStormConfig,
   interval: "5 minutes",
   timeout: "30 seconds",
+  timed: [],
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: EventsStormConfig) {
     const kube = yield* Kube

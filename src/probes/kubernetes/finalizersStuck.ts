@@ -131,6 +131,7 @@ export const finalizersStuck = Probe.make("k8s.finalizers.stuck", {
   config: FinalizersStuckConfig,
   interval: "5 minutes",
   timeout: "30 seconds",
+  timed: [],
   onChange: [Watch.of(Namespace, { when: released })],
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: FinalizersStuckConfig) {

@@ -429,6 +429,7 @@ export const nodeReadiness = Probe.make("k8s.node.readiness", {
   codes,
   config: NodeReadinessConfig,
   timeout: "20 seconds",
+  timed: [],
   onChange: [Watch.of(Node, { when: Watch.differsIn(judged) })],
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: NodeReadinessConfig) {

@@ -220,6 +220,7 @@ export const pdbDrain = Probe.make("k8s.pdb.drain", {
   config: PdbDrainConfig,
   interval: "10 minutes",
   timeout: "30 seconds",
+  timed: [],
   // Budgets may overlap from when they are written; what they allow matters after an hour only.
   onChange: [Watch.of(PodDisruptionBudget, { when: Watch.differsIn(({ metadata }) => metadata.generation) })],
   dependsOn: ["k8s.api.health"],

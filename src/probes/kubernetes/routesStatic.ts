@@ -371,6 +371,7 @@ export const routesStatic = Probe.make("k8s.routes.static", {
   config: RoutesStaticConfig,
   interval: "5 minutes",
   timeout: "60 seconds",
+  timed: [],
   onChange: [Watch.of(Ingress), Watch.of(Service)],
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: RoutesStaticConfig) {

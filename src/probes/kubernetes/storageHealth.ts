@@ -348,6 +348,7 @@ export const storageHealth = Probe.make("k8s.storage.health", {
   config: StorageHealthConfig,
   interval: "5 minutes",
   timeout: "30 seconds",
+  timed: [],
   onChange: [
     Watch.of(PersistentVolumeClaim, { when: Watch.differsIn(({ status }) => status.phase) }),
     Watch.of(VolumeAttachment, {

@@ -259,6 +259,7 @@ export const versionSkew = Probe.make("k8s.version.skew", {
   config: Config,
   interval: "10 minutes",
   timeout: "20 seconds",
+  timed: [],
   onChange: [Watch.of(Node, { when: versions })],
   dependsOn: ["k8s.api.health"],
   run
