@@ -1,14 +1,24 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it, layer } from "@effect/vitest"
 import { DateTime, Duration, Effect, FileSystem, Option, Path } from "effect"
+import { HttpClient, HttpClientResponse } from "effect/http"
+import { TestClock } from "effect/testing"
 import { ConfigMap, Namespace, Node } from "../../src/infra/kube/resources/core.ts"
-import { certExpiry, hostOfServer, ofBundle, ofChain, standing } from "../../src/probes/kubernetes/certExpiry.ts"
+import {
+  certExpiry,
+  hostOfServer,
+  judgeValidity,
+  ofBundle,
+  ofChain,
+  standing
+} from "../../src/probes/kubernetes/certExpiry.ts"
 import * as Needs from "../../src/probes/Needs.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import { mint } from "../clusters/Mint.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
 import { tlsServer } from "../clusters/TlsServer.ts"
 import { blind, faults, healthy } from "../proofs/proof.ts"
+import { againstClient } from "./againstClient.ts"
 
 const now = DateTime.makeUnsafe("2026-01-01T00:00:00Z")
 const limits = { warn: Duration.days(30), error: Duration.days(7) }
@@ -38,6 +48,46 @@ describe("judging a certificate", () => {
     assert.strictEqual(stands("60 days", "30 days"), "Fine")
     assert.strictEqual(stands("75 days", "15 days"), "ExpiringSoon")
   })
+
+  it("takes what others go on without for a warning", () => {
+    const says = (left: Duration.Input, isIgnored: boolean) =>
+      judgeValidity(
+        { what: "CA bundle", subject: { kind: "Webhook", name: "a" }, isIgnored },
+        {
+          notBefore: DateTime.subtractDuration(now, Duration.days(330)),
+          notAfter: DateTime.addDuration(now, Duration.fromInputUnsafe(left))
+        },
+        limits,
+        now
+      ).map(({ code, status }) => `${status} ${code}`).join()
+    assert.strictEqual(says("-1 days", false), "ERROR CERT_EXPIRED")
+    assert.strictEqual(says("-1 days", true), "WARN CERT_EXPIRED_IGNORED")
+    assert.strictEqual(says("5 days", false), "ERROR CERT_EXPIRING")
+    assert.strictEqual(says("5 days", true), "WARN CERT_EXPIRING_SOON")
+  })
+
+  it.effect("goes by the cluster's clock, however wrong ours is", () =>
+    Effect.gen(function*() {
+      const { cert } = yield* mint({ commonName: "ca", age: "360 days", left: "300 days" })
+      const born = yield* DateTime.now
+      const lists: Readonly<Record<string, ReadonlyArray<object>>> = {
+        leases: [{ metadata: { name: "apiserver-a" }, spec: { renewTime: DateTime.formatIso(born) } }],
+        apiservices: [{ metadata: { name: "v1.a" }, spec: { caBundle: base64(cert) } }]
+      }
+      const client = HttpClient.make((request, { pathname }) =>
+        Effect.sync(() =>
+          HttpClientResponse.fromWeb(
+            request,
+            Response.json({ metadata: {}, items: lists[pathname.split("/").at(-1) ?? ""] ?? [] })
+          )
+        )
+      )
+      for (const days of [0, 299, 400]) {
+        yield* TestClock.setTime(DateTime.toEpochMillis(DateTime.add(born, { days })))
+        const { findings } = yield* againstClient(certExpiry, client, { with: { apiServer: false } })
+        assert.deepStrictEqual(findings, [], `${days} days ahead`)
+      }
+    }))
 
   it("takes the first end of a chain, without its root", () => {
     const part = (subject: string, issuer: string, left: Duration.Input) => ({
@@ -245,6 +295,7 @@ describe("k8s.cert.expiry", () => {
           "judges the CA bundles of webhooks, aggregated APIs and conversions",
           "CERT_EXPIRING",
           "CERT_EXPIRED",
+          "CERT_EXPIRED_IGNORED",
           "CA_UNREADABLE"
         ),
         () =>
@@ -252,7 +303,7 @@ describe("k8s.cert.expiry", () => {
             const { apply, kubectl } = yield* TestCluster
             const ca = (left: Duration.Input) =>
               Effect.map(mint({ commonName: "ca", age: "360 days", left }), ({ cert }) => base64(cert))
-            const webhook = (kind: string, caBundle: string) => ({
+            const webhook = (kind: string, caBundle: string, failurePolicy = "Fail") => ({
               apiVersion: "admissionregistration.k8s.io/v1",
               kind,
               metadata: { name: "cert-test" },
@@ -260,7 +311,7 @@ describe("k8s.cert.expiry", () => {
                 name: "cert.test.example",
                 admissionReviewVersions: ["v1"],
                 sideEffects: "None",
-                failurePolicy: "Ignore",
+                failurePolicy,
                 rules: [{
                   apiGroups: ["test.example"],
                   apiVersions: ["v1"],
@@ -326,6 +377,12 @@ describe("k8s.cert.expiry", () => {
             }
             yield* apply(webhook("ValidatingWebhookConfiguration", yield* ca("-2 days")))
             assert.strictEqual((yield* verdict()).said, "ERROR CERT_EXPIRED")
+            yield* apply(webhook("ValidatingWebhookConfiguration", yield* ca("-2 days"), "Ignore"))
+            const ignored = yield* verdict()
+            assert.strictEqual(ignored.said, "WARN CERT_EXPIRED_IGNORED")
+            assert.deepStrictEqual(ignored.report.findings.map(({ subject }) => subject), [
+              { kind: "ValidatingWebhookConfiguration", name: "cert-test" }
+            ])
             yield* apply(webhook("ValidatingWebhookConfiguration", base64("to be injected\n")))
             const unreadable = yield* verdict()
             assert.strictEqual(unreadable.said, "WARN CA_UNREADABLE")

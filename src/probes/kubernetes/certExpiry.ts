@@ -19,6 +19,7 @@ import * as Elapsed from "../Elapsed.ts"
 import * as Needs from "../Needs.ts"
 import * as Outcome from "../Outcome.ts"
 import * as Probe from "../Probe.ts"
+import * as ServerTime from "../ServerTime.ts"
 import { setting } from "../Setting.ts"
 import * as Watch from "../Watch.ts"
 
@@ -34,6 +35,10 @@ const codes = Codes.make({
   CERT_EXPIRING_SOON: Codes.warn(
     "A certificate expires within the WARN limit.",
     "Plan its renewal; if it should renew itself, look at cert-manager, or at the approver of CertificateSigningRequests."
+  ),
+  CERT_EXPIRED_IGNORED: Codes.warn(
+    "The CA bundle of a webhook with failurePolicy Ignore has expired: objects pass without what it should check or change.",
+    "Renew the certificate and the caBundle; look at the controller that injects it."
   ),
   CERT_NOT_YET_VALID: Codes.warn(
     "A certificate is not valid yet.",
@@ -126,24 +131,26 @@ export interface Holder {
   readonly what: string
   readonly subject: Subject
   readonly own?: boolean
+  /** Whether others go on without what it is for. */
+  readonly isIgnored?: boolean
 }
 
-const judgeValidity = (
+export const judgeValidity = (
   holder: Holder,
   validity: Validity,
-  config: Config,
+  config: Pick<Config, "warn" | "error">,
   now: DateTime.Utc
 ): ReadonlyArray<Finding> => {
   const stands = standing(validity, config, now)
   const until = DateTime.formatIso(validity.notAfter)
   const evidence = { notAfter: until, notBefore: DateTime.formatIso(validity.notBefore) }
   const left = Elapsed.text(Elapsed.between(now, validity.notAfter))
-  const { own = false, subject, what } = holder
+  const { isIgnored = false, own = false, subject, what } = holder
   switch (stands._tag) {
     case "Fine":
       return []
     case "Expired":
-      return [(own ? codes.OWN_CERT_EXPIRING_NOW : codes.CERT_EXPIRED)({
+      return [(own ? codes.OWN_CERT_EXPIRING_NOW : isIgnored ? codes.CERT_EXPIRED_IGNORED : codes.CERT_EXPIRED)({
         message: `${what} expired ${Elapsed.text(Elapsed.between(validity.notAfter, now))} ago, at ${until}`,
         subject,
         evidence
@@ -156,7 +163,7 @@ const judgeValidity = (
       })]
     case "Expiring":
     case "ExpiringSoon": {
-      const code = stands._tag === "Expiring"
+      const code = stands._tag === "Expiring" && !isIgnored
         ? own ? codes.OWN_CERT_EXPIRING_NOW : codes.CERT_EXPIRING
         : own
         ? codes.OWN_CERT_EXPIRING
@@ -219,21 +226,23 @@ const bundleOf = (
   kind: string,
   name: string | undefined,
   what: string,
-  base64: string | undefined
+  base64: string | undefined,
+  isIgnored = false
 ): ReadonlyArray<Bundle> =>
   base64 === undefined || base64 === "" ? [] : [{
-    holder: { what: `CA bundle of ${what}`, subject: { kind, name: name ?? "" } },
+    holder: { what: `CA bundle of ${what}`, subject: { kind, name: name ?? "" }, isIgnored },
     pem: Option.getOrElse(decodeBase64(base64), () => "")
   }]
 
 const bundlesOfWebhooks =
   (resource: KubeResource<KubeObject>) => ({ metadata, webhooks }: ValidatingWebhookConfiguration) =>
-    webhooks.flatMap(({ clientConfig, name }) =>
+    webhooks.flatMap(({ clientConfig, failurePolicy, name }) =>
       bundleOf(
         resource.kind,
         metadata.name,
         `webhook ${name} of ${resource.kind} ${metadata.name}`,
-        clientConfig.caBundle
+        clientConfig.caBundle,
+        failurePolicy === "Ignore"
       )
     )
 
@@ -327,17 +336,14 @@ const peers = Effect.fnUntraced(function*(config: Config) {
 const MAXIMUM_NODES = 500
 const HANDSHAKES_AT_ONCE = 20
 
-const judgePeer = Effect.fnUntraced(function*(peer: Peer, config: Config) {
+const judgePeer = Effect.fnUntraced(function*(peer: Peer, config: Config, now: DateTime.Utc) {
   const tls = yield* TlsPeer
   const notShown = (error: TlsPeerError) => [
     codes.NOT_SHOWN({ message: `${peer.holder.what}: ${error.message}`, subject: peer.holder.subject })
   ]
   return yield* tls.certificates({ ...peer, timeout: config.timeout }).pipe(
-    Effect.flatMap((chain) =>
-      Effect.map(
-        DateTime.now,
-        (now) => Option.toArray(ofChain(chain)).flatMap((validity) => judgeValidity(peer.holder, validity, config, now))
-      )
+    Effect.map((chain) =>
+      Option.toArray(ofChain(chain)).flatMap((validity) => judgeValidity(peer.holder, validity, config, now))
     ),
     Effect.catch((error) => Effect.succeed(notShown(error)))
   )
@@ -347,15 +353,15 @@ const OWN: Holder = { what: "client certificate of the prober", subject: { kind:
 
 const run = Effect.fnUntraced(function*(config: Config) {
   const kube = yield* Kube
+  const now = yield* ServerTime.nowOrOurs
   const [trusted, shown] = yield* Effect.all([
     bundles,
     Effect.flatMap(peers(config), (all) =>
       Effect.map(
-        Effect.forEach(all, (peer) => judgePeer(peer, config), { concurrency: HANDSHAKES_AT_ONCE }),
+        Effect.forEach(all, (peer) => judgePeer(peer, config, now), { concurrency: HANDSHAKES_AT_ONCE }),
         (findings) => ({ count: all.length, findings: findings.flat() })
       ))
   ], { concurrency: "unbounded" })
-  const now = yield* DateTime.now
   const own = Option.fromUndefinedOr(yield* kube.clientCertificate).pipe(Option.flatMap(ofLeaf))
   const findings = [
     ...shown.findings,
@@ -385,7 +391,7 @@ export const certExpiry = Probe.make("k8s.cert.expiry", {
     "No certificate of the API server, of a CA that admission or aggregation trusts, or of a named host ends soon.",
   writes: "nothing",
   costs:
-    "5 API requests and one TLS handshake with the API server; one more request and a handshake with each node for " +
+    "6 API requests and one TLS handshake with the API server; one more request and a handshake with each node for " +
     "`kubelets`, and a handshake with each of `hosts`.",
   needs: [
     Needs.list("validatingwebhookconfigurations", { group: "admissionregistration.k8s.io" }),
@@ -393,7 +399,8 @@ export const certExpiry = Probe.make("k8s.cert.expiry", {
     Needs.list("apiservices", { group: "apiregistration.k8s.io" }),
     Needs.list("customresourcedefinitions", { group: "apiextensions.k8s.io" }),
     Needs.get("configmaps", { namespace: "default", names: ["kube-root-ca.crt"], optional: true }),
-    Needs.list("nodes", { optional: true })
+    Needs.list("nodes", { optional: true }),
+    ServerTime.needs
   ],
   codes,
   config: Config,
