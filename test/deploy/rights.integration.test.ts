@@ -1,20 +1,24 @@
 /** The manifests on a real API server, and the operators' rights by doing with them what the operators do. */
 import { assert, layer } from "@effect/vitest"
-import { DateTime, Effect, Layer, Option, Schema, Stream } from "effect"
+import { DateTime, Duration, Effect, Layer, Option, Schema, Stream } from "effect"
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join, relative } from "node:path"
 import { parseAllDocuments, stringify } from "yaml"
 import { root } from "../../scripts/bundle.ts"
 import { roleFiles } from "../../scripts/deployRoles.ts"
+import { jobManifest, namePrefix } from "../../src/agent/jobs/manifest.ts"
+import { WrittenSecret } from "../../src/agent/runToken.ts"
 import { sweep } from "../../src/agent/Sweeper.ts"
 import { workerPod } from "../../src/agent/workers/manifest.ts"
 import { permits } from "../../src/domain/Profile.ts"
 import { Kube } from "../../src/infra/kube/Kube.ts"
 import type { KubeError } from "../../src/infra/kube/KubeError.ts"
 import { whileLeading } from "../../src/infra/kube/LeaderElection.ts"
+import { Deployment } from "../../src/infra/kube/resources/apps.ts"
 import { SelfSubjectAccessReview } from "../../src/infra/kube/resources/authorization.ts"
-import { ConfigMap, Namespace } from "../../src/infra/kube/resources/core.ts"
+import { Job } from "../../src/infra/kube/resources/batch.ts"
+import { ConfigMap, Namespace, Pod } from "../../src/infra/kube/resources/core.ts"
 import { Cluster, Probe, ProbeStatus } from "../../src/infra/kube/resources/kubeprober.ts"
 import { CertificateAuthority } from "../../src/infra/pki/CertificateAuthority.ts"
 import { CREDENTIAL as AGENT } from "../../src/infra/pki/ClusterIdentity.ts"
@@ -267,6 +271,101 @@ layer(TestCluster.layer({ name: "deploy" }), { excludeTestServices: true, timeou
       }), 120_000)
 
     it.effect(
+      "let no pod that an agent makes have a Secret or ServiceAccount of the operators, and others as ever",
+      () =>
+        Effect.gen(function*() {
+          const kube = yield* as("kubeprober-agent")
+          const namespace = "kubeprober"
+          const deniedBy = (effect: Effect.Effect<unknown, KubeError>) =>
+            Effect.map(reasonOf(effect), (reason) => reason?._tag === "AdmissionDenied" ? reason.detail : reason?._tag)
+          const dryRun = { dryRun: true }
+          const { metadata, spec: workerSpec } = workerPod(
+            { name: "w", namespace, place: {}, task: "{}", secret: "worker-1", deadlineSeconds: 60 },
+            { image: "example.com/kubeprober:test" }
+          )
+          assert.isUndefined(yield* deniedBy(kube.create(Pod, { metadata, spec: workerSpec }, dryRun)))
+          const create = (spec: object) =>
+            deniedBy(kube.create(Pod, { metadata, spec: { containers: [container({})], ...spec } }, dryRun))
+          const container = (spec: object) => ({ name: "c", image: "example.com/c:1", ...spec })
+          const volume = (source: object) => ({ volumes: [{ name: "v", ...source }] })
+          const env = (name: string, key = "tls.key") => ({
+            env: [{ name: "A", valueFrom: { secretKeyRef: { name, key } } }]
+          })
+          const secret = (name: string) => volume({ secret: { secretName: name } })
+          const NO_SECRET = "gives pods no Secret whose name begins with kubeprober-"
+          const NO_ACCOUNT = "gives pods no ServiceAccount of an operator"
+          // The policy and the binding take effect within seconds of being stored.
+          yield* eventually(create(secret("kubeprober-authority")), (detail) => detail?.includes(NO_SECRET) === true)
+          for (
+            const spec of [
+              secret("kubeprober-agent"),
+              secret("kubeprober-join"),
+              volume({ projected: { sources: [{ secret: { name: "kubeprober-authority" } }] } }),
+              { containers: [container({ envFrom: [{ secretRef: { name: "kubeprober-authority" } }] })] },
+              { containers: [container(env("kubeprober-authority"))] },
+              { initContainers: [{ ...container(env("kubeprober-node-key")), name: "i" }] }
+            ]
+          ) assert.include(yield* create(spec), NO_SECRET, JSON.stringify(spec))
+          assert.include(yield* create({ serviceAccountName: "kubeprober-master" }), NO_ACCOUNT)
+          assert.include(yield* create({ serviceAccountName: "kubeprober-agent" }), NO_ACCOUNT)
+          assert.isUndefined(yield* create({}))
+          assert.isUndefined(yield* create(secret("shop-db")))
+
+          // A template of people's runs as whom and with what of theirs it says.
+          const job = (probe: string, template: object) =>
+            jobManifest({
+              name: `${namePrefix(probe)}-a1b2c3d4e5`,
+              probe: { namespace, name: probe },
+              template: { containers: [container({})], ...template },
+              configs: [],
+              runId: "r",
+              timeout: Duration.minutes(1),
+              reportUrl: "http://probeagent.kubeprober.svc.cluster.local:8082/probe-status"
+            })
+          const createJob = (probe: string, template: object) =>
+            deniedBy(kube.create(Job, job(probe, template), dryRun))
+          for (const probe of ["cron", "kubeprober-cron"]) {
+            assert.isUndefined(yield* createJob(probe, { serviceAccountName: "theirs", ...secret("shop-db") }))
+            assert.include(yield* createJob(probe, secret("kubeprober-authority")), NO_SECRET)
+            assert.include(yield* createJob(probe, { serviceAccountName: "kubeprober-master" }), NO_ACCOUNT)
+          }
+
+          // Nor does it get there by a Deployment, its own or the master's, or by a token that the cluster would write.
+          const own = { containers: [container({ image: "example.com/other:1" })] }
+          const patch = { spec: { template: { spec: own } } }
+          assert.include(
+            yield* deniedBy(kube.patch(Deployment, { name: "kubeprober-master", namespace }, patch, dryRun)),
+            NO_ACCOUNT
+          )
+          assert.include(
+            yield* deniedBy(kube.create(
+              WrittenSecret,
+              {
+                metadata: {
+                  name: "t",
+                  namespace,
+                  annotations: { "kubernetes.io/service-account.name": "kubeprober-master" }
+                },
+                type: "kubernetes.io/service-account-token"
+              },
+              dryRun
+            )),
+            "makes no token of a ServiceAccount"
+          )
+          assert.isUndefined(
+            yield* deniedBy(
+              kube.create(WrittenSecret, { metadata: { name: "t", namespace }, stringData: { a: "b" } }, dryRun)
+            )
+          )
+          const master = yield* as("kubeprober-master")
+          yield* master.create(WrittenSecret, { metadata: { name: "precious", namespace }, stringData: { a: "b" } })
+          assert.strictEqual(yield* deniedBy(kube.delete(WrittenSecret, { name: "precious", namespace })), "Forbidden")
+          yield* master.delete(WrittenSecret, { name: "precious", namespace })
+        }),
+      60_000
+    )
+
+    it.effect(
       "let the master keep the fleet in namespace default, and nothing of it elsewhere",
       () =>
         Effect.gen(function*() {
@@ -511,6 +610,7 @@ layer(TestCluster.layer({ name: "deploy" }), { excludeTestServices: true, timeou
           const [account, verb, resource, namespace] of [
             ["kubeprober-agent", "list", "secrets", "kubeprober"],
             ["kubeprober-agent", "get", "secrets", "default"],
+            ["kubeprober-agent", "delete", "secrets", "kubeprober"],
             ["kubeprober-agent", "impersonate", "users"],
             ["kubeprober-agent", "create", "pods", "default"],
             ["kubeprober-agent", "list", "clusters.kubeprober.erda.cloud", "default"],

@@ -2,8 +2,9 @@
  * Worker pods of one run, in the cluster of its `Kube`. Provides `Workers`.
  *
  * One watch follows all pods of the run. The token that seals their results is in a Secret of the run's own, made with the
- * first pod that needs it. All of these are owned by a ConfigMap of the run's and are the run's scratch, so they are gone when
- * it ends.
+      // Nobody lists or deletes Secrets: it goes with its owner, which the run deletes, or the sweeper.
+      const { name, uid } = yield* owner
+      yield* kube.create(WrittenSecret, {
  */
 import { Clock, DateTime, Duration, Effect, Redacted, Ref, Result, Schedule, Schema, Stream } from "effect"
 import { quote } from "../../domain/Redaction.ts"
@@ -23,6 +24,7 @@ import {
   type Workers
 } from "../../probes/workers/Workers.ts"
 import type { RunScope } from "../RunScope.ts"
+import * as RunScratch from "../RunScratch.ts"
 import { WrittenSecret, randomToken } from "../runToken.ts"
 import { Envelope } from "./envelope.ts"
 import { ECHO_PORT, HTTP_PORT, TOKEN_KEY, type WorkerSettings, imageOf, workerPod } from "./manifest.ts"
@@ -95,10 +97,11 @@ export const make = (settings: WorkerSettings) =>
 
     const secret = yield* Effect.cached(Effect.gen(function*() {
       const token = yield* randomToken
-      // Nobody lists Secrets, so the sweeper cannot find one: it goes with its owner, which it can.
+      // Nobody lists or deletes Secrets: it goes with its owner, which the run deletes, or the sweeper.
       const { name, uid } = yield* owner
-      yield* scratch.create(WrittenSecret, {
+      yield* kube.create(WrittenSecret, {
         metadata: {
+          ...RunScratch.ownership(run.context),
           name,
           namespace,
           ownerReferences: [{ apiVersion: "v1", kind: "ConfigMap", name, uid }]

@@ -14,7 +14,8 @@ import type { Task } from "./Task.ts"
 /** What a probe that uses {@link Workers} needs, besides its own needs. */
 export const needs: ReadonlyArray<Needs.Need> = [
   ...Needs.verbs(["create", "get", "list", "watch", "delete"], "pods", { namespace: Needs.probeNamespace }),
-  ...Needs.verbs(["create", "delete"], "secrets", { namespace: Needs.probeNamespace }),
+  // It goes with its owner: who may delete Secrets may delete others'.
+  ...Needs.create("secrets", { namespace: Needs.probeNamespace }),
   ...Needs.verbs(["create", "delete"], "configmaps", { namespace: Needs.probeNamespace }),
   ...Needs.list("events", { group: "events.k8s.io", namespace: Needs.probeNamespace })
 ]
