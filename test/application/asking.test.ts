@@ -32,6 +32,11 @@ const leaks = (told: string): boolean =>
   )
 
 describe("a secret that an answer repeats where its excerpt is cut", () => {
+  it("leaves no part of itself in the evidence, also when it is the answer's own", () => {
+    const body = `${"-".repeat(170)} postgres://shop_rw:S3cr3t-Pa55@db:5432/shop`
+    assert.notInclude(Asking.excerpt(answer(500, body), true, hide)["body"], "S3cr3t")
+  })
+
   it("leaves no part of itself in the evidence", () => {
     for (let offset = 150; offset <= 210; offset++) {
       const { body = "" } = Asking.excerpt(answer(500, `${"-".repeat(offset)}${SECRET} and more`), true, hide)

@@ -7,6 +7,7 @@
  * ours.
  */
 import { Effect, Option, Redacted, Schema } from "effect"
+import { quote, redact as redactForeign } from "../../domain/Redaction.ts"
 import type { Subject } from "../../domain/Report.ts"
 import type { Cookies, HttpAnswer, HttpRequest } from "../../infra/net/HttpCall.ts"
 import type { NetError } from "../../infra/net/NetError.ts"
@@ -294,6 +295,7 @@ export const excerpt = (
   withCredential: boolean,
   redact: Redact
 ): Readonly<Record<string, string>> => {
-  const text = redact(answer.body).replace(/\s+/gu, " ").trim().slice(0, 200)
+  // Both that we sent and that the answer has of its own; before the lines are joined, which rules go by.
+  const text = quote(redactForeign(redact(answer.body)).replace(/\s+/gu, " "), 200)
   return text === "" || (withCredential && answer.status < 400) ? {} : { body: text }
 }
