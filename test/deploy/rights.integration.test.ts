@@ -280,7 +280,15 @@ layer(TestCluster.layer({ name: "deploy" }), { excludeTestServices: true, timeou
             Effect.map(reasonOf(effect), (reason) => reason?._tag === "AdmissionDenied" ? reason.detail : reason?._tag)
           const dryRun = { dryRun: true }
           const { metadata, spec: workerSpec } = workerPod(
-            { name: "w", namespace, place: {}, task: "{}", secret: "worker-1", deadlineSeconds: 60 },
+            {
+              name: "w",
+              namespace,
+              place: {},
+              owner: { name: "run", uid: "1" },
+              task: "{}",
+              secret: "worker-1",
+              deadlineSeconds: 60
+            },
             { image: "example.com/kubeprober:test" }
           )
           assert.isUndefined(yield* deniedBy(kube.create(Pod, { metadata, spec: workerSpec }, dryRun)))
