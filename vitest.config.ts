@@ -13,8 +13,8 @@ const files = globSync("test/**/*.test.ts", { cwd: import.meta.dirname })
 
 export default defineConfig({
   test: {
-    // Clusters of several files run side by side on two cores; more would only make each slower.
-    maxWorkers: 2,
+    // Clusters of several files run side by side. They wait more than they compute: two cores have room for three.
+    maxWorkers: 3,
     // Real clusters share these cores with whatever else runs: a deadline may pass for want of a turn. The report marks who
     // needed the second try (`retry x1`); whoever does so twice in a row has a fault.
     retry: 1,
