@@ -1,7 +1,8 @@
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Effect, Fiber, Result } from "effect"
+import { Clock, Duration, Effect, Fiber, Result } from "effect"
+import { TestClock } from "effect/testing"
 import type { IngressClass } from "../../src/infra/kube/resources/networking.ts"
-import { type Asked, classOf, codeOf, ingressHttp } from "../../src/probes/kubernetes/ingressHttp.ts"
+import { type Asked, classOf, codeOf, ingressHttp, settle } from "../../src/probes/kubernetes/ingressHttp.ts"
 import * as Needs from "../../src/probes/Needs.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import * as Kills from "../clusters/Kills.ts"
@@ -60,6 +61,42 @@ it("does not blame the controller for answers that are meant for others, nor for
     "CONTROLLER_UNREACHABLE",
     "CERTIFICATE_INVALID"
   ])
+})
+
+describe("waiting for all replicas of a controller", () => {
+  /** Two replicas in turn, of which one knows the Ingress from so many milliseconds on. */
+  const replicas = (knowsAfter: number) => {
+    let asked = 0
+    return Effect.map(Clock.currentTimeMillis, (now) => asked++ % 2 === 0 || now >= knowsAfter)
+  }
+  const settled = Effect.fnUntraced(function*(knowsAfter: number) {
+    const ask = replicas(knowsAfter)
+    const fiber = yield* Effect.forkChild(
+      Effect.timed(settle(ask, (good) => good, Duration.seconds(30))).pipe(
+        Effect.flatMap(([took]) =>
+          Effect.map(
+            Effect.forEach(Array.from({ length: 10 }), () => ask),
+            (good) => ({ seconds: Duration.toSeconds(took), all: good.every((each) => each) })
+          )
+        )
+      )
+    )
+    yield* TestClock.adjust("1 minute")
+    return yield* Fiber.join(fiber)
+  })
+
+  it.effect("asks on after the first good answer, until none that is worse comes between", () =>
+    Effect.gen(function*() {
+      const { all, seconds } = yield* settled(3_000)
+      assert.isTrue(all)
+      assert.isAtLeast(seconds, 3)
+      assert.isBelow(seconds, 6)
+    }))
+
+  it.effect("gives up when time is over", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* settled(Infinity), { all: false, seconds: 30 })
+    }))
 })
 
 /** Nobody listens where it should be. */
@@ -311,7 +348,8 @@ layer(WorkerCluster.layer({ name: "ingress", nodes: 1 }), { excludeTestServices:
           const controller = yield* NginxIngress.start
           yield* controller.directives(text)
           const wrong = code.startsWith("WRONG")
-          const report = yield* check({ slow: code === "SLOW" ? "300ms" : "20s", within: wrong ? "3s" : "30s" })
+          const within = wrong ? "3s" : code === "UNRELIABLE" ? "10s" : "30s"
+          const report = yield* check({ slow: code === "SLOW" ? "300ms" : "20s", within })
           assert.deepStrictEqual(found(report), byClass(code), JSON.stringify(report))
           yield* controller.directives("")
           if (!wrong) yield* passes()
