@@ -25,7 +25,7 @@ import { makeDispatchers, sameIdentity } from "../infra/kube/http/KubeTransport.
 import type { Identity, KubeConnection } from "../infra/kube/KubeConnection.ts"
 import { StreamHandler } from "../infra/link/Mux.ts"
 
-/** Requests at a time, watches and followed logs among them; below the pool's 64 connections. The next gets a 429. */
+/** Requests at a time, watches and followed logs among them; below the pool's 68 connections. The next gets a 429. */
 const MAX_EXCHANGES = 60
 
 /** Of a question about oneself; real ones have some hundred bytes. */

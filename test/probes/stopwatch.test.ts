@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Duration, Effect, Fiber } from "effect"
+import { Clock, Duration, Effect, Fiber, Option } from "effect"
 import { TestClock } from "effect/testing"
 import { KubeWaits } from "../../src/infra/kube/KubeWaits.ts"
 import * as Stopwatch from "../../src/probes/Stopwatch.ts"
@@ -34,6 +34,24 @@ describe("the stopwatch", () => {
       const [outer, inner] = yield* Fiber.join(fiber)
       // Together they wait from 0 to 3 s, and then one of them is under way for 0.3 s.
       assert.deepStrictEqual([Duration.toMillis(outer), inner], [300, 300])
+    }))
+
+  it.effect("ends what takes too long, and nothing while it waits for ourselves", () =>
+    Effect.gen(function*() {
+      const request = (wait: Duration.Input, took: Duration.Input) =>
+        Stopwatch.within(Duration.seconds(1))(
+          Effect.flatMap(KubeWaits, ({ during }) => Effect.andThen(during(Effect.sleep(wait)), Effect.sleep(took)))
+        )
+      const ends = Effect.fnUntraced(function*(wait: Duration.Input, took: Duration.Input) {
+        const fiber = yield* Effect.forkChild(Effect.timed(request(wait, took)))
+        yield* TestClock.adjust("20 seconds")
+        const [passed, done] = yield* Fiber.join(fiber)
+        return [Duration.toMillis(passed), Option.isSome(done)]
+      })
+      assert.deepStrictEqual(yield* ends(0, "900 millis"), [900, true])
+      assert.deepStrictEqual(yield* ends("5 seconds", "900 millis"), [5900, true])
+      assert.deepStrictEqual(yield* ends(0, "3 seconds"), [1000, false])
+      assert.deepStrictEqual(yield* ends("5 seconds", "3 seconds"), [6000, false])
     }))
 
   it.live("leaves out the time in which we were too busy to read the answer", () =>

@@ -150,7 +150,7 @@ const ask = Effect.fnUntraced(
   > {
     const kube = yield* Kube
     const [took, result] = yield* kube.raw(pathOf(service), { maximumBytes: MAXIMUM_BODY }).pipe(
-      Effect.timeoutOption(timeout),
+      Stopwatch.within(timeout),
       Effect.result,
       Stopwatch.timed
     )
@@ -203,7 +203,7 @@ export const apiService = Probe.make("k8s.apiservice", {
   codes,
   config: ApiServiceConfig,
   timeout: "45 seconds",
-  timed: ["APISERVICE_NOT_SERVING"],
+  timed: [],
   onChange: [Watch.of(APIService)],
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: ApiServiceConfig) {

@@ -264,7 +264,7 @@ const read = Effect.fnUntraced(function*({ crd, resource }: Version, mayGet: boo
 
 const tryOut = Effect.fnUntraced(function*(each: Version, mayGet: boolean, config: CrdConversionConfig) {
   const { crd, version } = each
-  const once = Stopwatch.timed(Effect.result(Effect.timeoutOption(read(each, mayGet), READ_TIMEOUT)))
+  const once = Stopwatch.timed(Effect.result(Stopwatch.within(READ_TIMEOUT)(read(each, mayGet))))
   const silent = (took: Duration.Duration) =>
     (isConverted(crd) ? codes.CONVERSION_FAILED : codes.RESOURCE_UNREADABLE)({
       message: `${nameOf(crd)} cannot be read in version ${version}: no answer within ${Elapsed.text(took)}`,
@@ -346,7 +346,7 @@ export const crdConversion = Probe.make("k8s.crd.conversion", {
   config: CrdConversionConfig,
   interval: "5 minutes",
   timeout: "90 seconds",
-  timed: ["CONVERSION_FAILED", "RESOURCE_UNREADABLE"],
+  timed: [],
   onChange: [Watch.of(CustomResourceDefinition)],
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: CrdConversionConfig) {

@@ -61,7 +61,7 @@ const MAXIMUM_RAW = 16 * 1024 * 1024
 /** Ten times what etcd stores (1.5 MiB), since JSON is longer than protobuf. */
 const MAXIMUM_FRAME = 16 * 1024 * 1024
 const MAXIMUM_LOG_LINE = 256 * 1024
-/** Of the pool's 64 connections so many at most are for long streams, so that none keeps a request waiting. */
+/** Of the pool's 68 connections so many at most are for long streams, so that none keeps a request waiting. */
 const MAXIMUM_STREAMS = 48
 /** How long one more waits for another to end. */
 const STREAM_WAIT = Duration.seconds(10)
