@@ -291,6 +291,12 @@ describe("the catalogue", () => {
         assert.match(spec.fix, /[.?]$/, `${name} says what to do`)
       }
       assert.match(probe.proves, /^[A-Z].*\.$/)
+      // A typing error would confirm, or disbelieve, nothing.
+      const named = [
+        ...(typeof probe.confirm === "string" ? [] : probe.confirm.unless),
+        ...(probe.timed === "any" ? [] : probe.timed)
+      ]
+      assert.deepStrictEqual(named.filter((code) => probe.codes[code] === undefined), [])
     })
 
     it(`${probe.id} needs no more power than its write level says`, () => {
