@@ -2,9 +2,7 @@
  * Worker pods of one run, in the cluster of its `Kube`. Provides `Workers`.
  *
  * One watch follows all pods of the run. The token that seals their results is in a Secret of the run's own, made with the
-      // Nobody lists or deletes Secrets: it goes with its owner, which the run deletes, or the sweeper.
-      const { name, uid } = yield* owner
-      yield* kube.create(WrittenSecret, {
+ * first pod that needs it. Pods are the run's scratch, and so is the object that the Secret and they go with.
  */
 import { Clock, DateTime, Duration, Effect, Redacted, Ref, Result, Schedule, Schema, Stream } from "effect"
 import { quote } from "../../domain/Redaction.ts"
