@@ -436,7 +436,7 @@ layer(nodes, { excludeTestServices: true, timeout: "180 seconds" })("node agents
   it.effect("have no privileges, and little memory", () =>
     Effect.gen(function*() {
       const status = yield* sh(
-        "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -q 'kubeprober.* node $' && cat $p/status; done; true"
+        "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -q 'kubeprober[.]* node --address ' && cat $p/status; done; true"
       )
       const field = (name: string) => new RegExp(`^${name}:\\s*(.*)$`, "mu").exec(status)?.[1]
       assert.strictEqual(field("Uid"), "65532\t65532\t65532\t65532", status)
