@@ -62,7 +62,7 @@ describe("standalone", () => {
   layer(Layer.merge(TestCluster.layer({ name: "standalone" }), NodeServices.layer), {
     excludeTestServices: true,
     timeout: "120 seconds"
-  })((it) => {
+  })("on a real cluster", (it) => {
     it.effect("a Probe's checkers are in the ProbeStatus of its name, which goes with it", () =>
       Effect.gen(function*() {
         yield* install

@@ -104,7 +104,7 @@ const subject = { kind: "CronJob", name: "backup", namespace: "default" }
 const live = TestCluster.layer({ name: "freshness" }).pipe(Layer.provideMerge(NodeServices.layer))
 
 describe("app.freshness", () => {
-  layer(live, { excludeTestServices: true, timeout: "120 seconds" })((it) => {
+  layer(live, { excludeTestServices: true, timeout: "120 seconds" })("on a real cluster", (it) => {
     it.effect(
       fault(freshness, "SOURCE_MISSING", fault(freshness, "NEVER_MADE", "the CronJob is deleted, and no Job is left")),
       () =>

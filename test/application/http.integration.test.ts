@@ -76,7 +76,7 @@ const blames = (report: Report, url: string) =>
   assert.deepStrictEqual(report.findings[0]?.subject, { kind: "URL", name: url })
 
 describe("app.http", () => {
-  layer(Shop.layer, { excludeTestServices: true, timeout: "60 seconds" })((it) => {
+  layer(Shop.layer, { excludeTestServices: true, timeout: "60 seconds" })("on real servers", (it) => {
     it.effect(healthy(http, "an endpoint of nginx, with the time of each stage"), () =>
       Effect.gen(function*() {
         const { authority, plain, secure } = yield* Shop

@@ -83,7 +83,7 @@ const until = (config: typeof PromqlConfig.Encoded, verdict: string) =>
   eventually(ask(config), (report) => Application.verdict(report) === verdict, { every: "200 millis" })
 
 describe("app.promql", () => {
-  layer(Metrics.layer, { excludeTestServices: true, timeout: "60 seconds" })((it) => {
+  layer(Metrics.layer, { excludeTestServices: true, timeout: "60 seconds" })("on real servers", (it) => {
     it.effect(healthy(promql, "a real Prometheus that scrapes itself"), () =>
       Effect.gen(function*() {
         const { server: { url } } = yield* Metrics

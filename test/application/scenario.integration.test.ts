@@ -234,7 +234,7 @@ const ask = Effect.fnUntraced(function*(form: Form, config: typeof ScenarioConfi
 const nothing = { sessions: 0, orders: 0 }
 
 describe("app.scenario", () => {
-  layer(Shop.layer, { excludeTestServices: true, timeout: "60 seconds" })((it) => {
+  layer(Shop.layer, { excludeTestServices: true, timeout: "60 seconds" })("on real servers", (it) => {
     it.effect(
       healthy(scenario, "log in, order, see the order; then cancel it and log out, in both forms"),
       () =>
@@ -392,7 +392,7 @@ describe("app.scenario", () => {
 })
 
 describe("the example", () => {
-  layer(Shop.layer, { excludeTestServices: true, timeout: "60 seconds" })((it) => {
+  layer(Shop.layer, { excludeTestServices: true, timeout: "60 seconds" })("on real servers", (it) => {
     it.effect("in YAML passes on the example's shop as it is written", () =>
       Effect.gen(function*() {
         const { backend, credentials, left } = yield* Shop
@@ -412,7 +412,7 @@ describe("the example", () => {
 })
 
 describe("probes together", () => {
-  layer(Shop.layer, { excludeTestServices: true, timeout: "60 seconds" })((it) => {
+  layer(Shop.layer, { excludeTestServices: true, timeout: "60 seconds" })("on real servers", (it) => {
     it.effect("Probe.all runs configured checks as one, and says what each finds", () =>
       Effect.gen(function*() {
         const { backend, credentials, options } = yield* Shop

@@ -56,7 +56,7 @@ describe("addresses that are not asked by default", () => {
 })
 
 describe("app.tcp", () => {
-  layer(NodeServices.layer, { excludeTestServices: true })((it) => {
+  layer(NodeServices.layer, { excludeTestServices: true })("on real servers", (it) => {
     it.effect(
       healthy(tcp, "open ports that answer, and closed ones, of nginx and UDP servers"),
       () =>

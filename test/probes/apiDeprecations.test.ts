@@ -176,7 +176,7 @@ describe("k8s.api.deprecations", () => {
       extraFlags: { "kube-apiserver": ["--runtime-config=networking.k8s.io/v1beta1=true"] }
     }),
     { excludeTestServices: true, timeout: "180 seconds" }
-  )((it) => {
+  )("on a real cluster", (it) => {
     it.effect(
       healthy(
         apiDeprecations,

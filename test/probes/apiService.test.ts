@@ -145,7 +145,7 @@ describe("k8s.apiservice", () => {
       extraFlags: { "kube-apiserver": ["--enable-aggregator-routing=false"] }
     }),
     { excludeTestServices: true, timeout: "180 seconds" }
-  )((it) => {
+  )("on a real cluster", (it) => {
     it.effect(
       healthy(apiService, "passes with no rights but its needs, with an extension API server and without"),
       () =>

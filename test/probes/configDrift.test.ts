@@ -115,7 +115,7 @@ describe("flags of an API server", () => {
 })
 
 describe("k8s.config.drift", () => {
-  layer(clusters, { excludeTestServices: true, timeout: "120 seconds" })((it) => {
+  layer(clusters, { excludeTestServices: true, timeout: "120 seconds" })("on a real cluster", (it) => {
     const both = <A, E, R>(each: (cluster: TestCluster["Service"]) => Effect.Effect<A, E, R>) =>
       Effect.gen(function*() {
         const a = yield* each(yield* TestCluster)

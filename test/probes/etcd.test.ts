@@ -192,7 +192,7 @@ describe("judging etcd", () => {
 })
 
 describe("infra.etcd", () => {
-  layer(Local.layer, { excludeTestServices: true, timeout: "120 seconds" })((it) => {
+  layer(Local.layer, { excludeTestServices: true, timeout: "120 seconds" })("on real members", (it) => {
     /** It asks no API server; there is none here. */
     const noCluster = KubeHttp.make(
       KubeConnection.make({ cluster: "none", server: "https://127.0.0.1:1", identity: { tls: {} } })

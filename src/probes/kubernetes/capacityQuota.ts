@@ -334,6 +334,7 @@ export const capacityQuota = Probe.make("k8s.capacity.quota", {
   config: CapacityQuotaConfig,
   interval: "5 minutes",
   timeout: "30 seconds",
+  timed: [],
   onChange: [Watch.of(ResourceQuota, { when: FILLS })],
   dependsOn: ["k8s.api.health"],
   run: Effect.fnUntraced(function*(config: CapacityQuotaConfig) {

@@ -683,6 +683,7 @@ export const workloadsHealth = Probe.make("k8s.workloads.health", {
   config: WorkloadsHealthConfig,
   timeout: "30 seconds",
   // Not pods: a cluster has too many, and a workload whose pods fail says so.
+  timed: [],
   onChange: [
     Watch.of(Deployment, { when: REPLICATED }),
     Watch.of(StatefulSet, { when: REPLICATED }),
