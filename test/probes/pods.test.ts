@@ -92,14 +92,17 @@ describe("judging a sweep", () => {
 })
 
 describe("a pod that waits for its image", () => {
-  const seen = (reason: string) =>
+  const seen = (reason: string, message?: string) =>
     sight(
       Schema.decodeUnknownSync(Pod.object)({
         metadata: { name: "a" },
         spec: {},
         status: {
           conditions: [{ type: "PodScheduled", status: "True" }],
-          containerStatuses: [{ name: "worker", state: { waiting: { reason } } }]
+          containerStatuses: [{
+            name: "worker",
+            state: { waiting: { reason, ...message === undefined ? {} : { message } } }
+          }]
         }
       })
     )
@@ -111,6 +114,8 @@ describe("a pod that waits for its image", () => {
     for (const reason of ["ErrImageNeverPull", "InvalidImageName"]) {
       assert.deepInclude(seen(reason), { _tag: "Failed", stage: "ImagePull" })
     }
+    const none = "Back-off pulling image \"a\": ErrImagePull: rpc error: code = NotFound desc = not found"
+    assert.deepInclude(seen("ImagePullBackOff", none), { _tag: "Failed", stage: "ImagePull" })
   })
 })
 

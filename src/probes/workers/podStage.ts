@@ -13,7 +13,10 @@ const PULLING: ReadonlySet<string> = new Set([
   "RegistryUnavailable"
 ])
 
-/** Of these, those that trying again does not change. After others the kubelet does, 10 seconds later and then ever later. */
+/**
+ * Of these, those that trying again does not change, beside an image that there is not. After others the kubelet does, 10
+ * seconds later and then ever later.
+ */
 const PULL_FAILED: ReadonlySet<string> = new Set(["ErrImageNeverPull", "InvalidImageName"])
 
 /**
@@ -65,7 +68,9 @@ export const timesOf = (pod: Pod, created: DateTime.Utc): WorkerTimes => {
 const waiting = (container: ContainerStatus, { status }: Pod): PodSight => {
   const { message, reason = "" } = container.state.waiting ?? {}
   const detail = message === undefined ? reason : `${reason}: ${message}`
-  if (PULL_FAILED.has(reason)) return { _tag: "Failed", stage: "ImagePull", detail }
+  if (PULL_FAILED.has(reason) || (PULLING.has(reason) && isNoSuchImage(detail))) {
+    return { _tag: "Failed", stage: "ImagePull", detail }
+  }
   if (PULLING.has(reason)) return { _tag: "OnItsWay", stage: "ImagePull", detail }
   if (reason === "CreateContainerConfigError") return { _tag: "OnItsWay", stage: "NotStarted", detail }
   if (NOT_STARTED.has(reason)) return { _tag: "Failed", stage: "NotStarted", detail }
