@@ -49,7 +49,7 @@ layer(TestCluster.layer("kube-connections").pipe(Layer.provideMerge(NodeServices
         { concurrency: "unbounded" }
       )
       assert.isAbove(proxy.accepted(), 48)
-      assert.isAtMost(proxy.accepted(), 64)
+      assert.isAtMost(proxy.accepted(), 68)
     }))
 
   it.effect("closes with its scope, streams included", () =>
