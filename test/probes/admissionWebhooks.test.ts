@@ -345,8 +345,11 @@ describe("k8s.admission.webhooks", () => {
                 const refuses = yield* until("INFO DRY_RUN_REFUSED")
                 assert.include(refuses.message, "not here")
                 yield* server.answer({ allowed: true, delay: 500 })
-                const slow = yield* run(Probe.configure(admissionWebhooks, { slowAfter: "300ms" }))
-                assert.deepStrictEqual(says(slow), ["WARN ADMISSION_SLOW"])
+                // On a busy machine the webhook may be late beyond its own timeout, once.
+                const slow = yield* eventually(
+                  run(Probe.configure(admissionWebhooks, { slowAfter: "300ms" })),
+                  (report) => says(report).join() === "WARN ADMISSION_SLOW"
+                )
                 assert.strictEqual(slow.findings[0]?.evidence?.["object"], "ConfigMap")
                 yield* server.answer({ allowed: true })
                 yield* until()
