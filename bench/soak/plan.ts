@@ -20,10 +20,19 @@ const SHORTEST = Duration.seconds(1)
 export const intervalOf = (probe: AnyProbe, rate: number): Duration.Duration =>
   Duration.max(SHORTEST, Duration.millis(Math.round(Duration.toMillis(probe.interval) / rate)))
 
-const checkOf = ({ id }: AnyProbe): Check => ({ name: id, use: id })
+/** Configuration of probes, by id. */
+export type Configured = Readonly<Record<string, Check["with"]>>
 
 /** One Probe for each interval. */
-export const planOf = (probes: ReadonlyArray<AnyProbe>, rate: number): ReadonlyArray<PlannedProbe> => {
+export const planOf = (
+  probes: ReadonlyArray<AnyProbe>,
+  rate: number,
+  configured: Configured = {}
+): ReadonlyArray<PlannedProbe> => {
+  const checkOf = ({ id }: AnyProbe): Check => {
+    const config = configured[id]
+    return { name: id, use: id, ...(config === undefined ? {} : { with: config }) }
+  }
   const groups = new Map<number, Array<AnyProbe>>()
   for (const probe of probes) {
     const millis = Duration.toMillis(intervalOf(probe, rate))

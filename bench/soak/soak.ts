@@ -42,6 +42,28 @@ const isWell = (cells: ReadonlyArray<Cell>, since: DateTime.Utc, rate: number): 
         DateTime.isGreaterThanOrEqualTo(lastRun, since))
   })
 
+/** Commits measured before a soak, as many as `infra.disk.latency` makes. */
+const COMMITS = 300
+
+/**
+ * The disk is this machine's, whatever else uses it, and may well be too slow for etcd: what is told of it is told against
+ * what it does before anything runs, five times over, and at least the probe's own limit of 10 ms.
+ */
+const diskOfThisMachine = Effect.gen(function*() {
+  const fs = yield* FileSystem.FileSystem
+  const file = yield* fs.open(yield* fs.makeTempFileScoped(), { flag: "w" })
+  const block = new Uint8Array(4096)
+  const took: Array<number> = []
+  for (let commit = 0; commit < COMMITS; commit++) {
+    const from = performance.now()
+    yield* file.write(block)
+    yield* file.sync
+    took.push(performance.now() - from)
+  }
+  const p99 = Math.ceil(took.sort((a, b) => a - b)[Math.floor(COMMITS * 0.99)] ?? 0)
+  return { p99, slow: Math.max(10, p99 * 5) }
+}).pipe(Effect.scoped)
+
 const printTable = (rows: ReadonlyArray<ReadonlyArray<string>>) =>
   Effect.forEach(Table.render(rows), (line) => Console.log(line), { discard: true })
 
@@ -198,7 +220,13 @@ const command = Command.make(
   Effect.fn("soak")(function*(options) {
     const fs = yield* FileSystem.FileSystem
     const probes = probesOf("standard")
-    const plan = planOf(probes, options.rate)
+    const disk = yield* diskOfThisMachine
+    yield* Console.log(
+      `commits to this machine's disk take ${disk.p99} ms (99th percentile); infra.disk.latency warns above ${disk.slow} ms\n`
+    )
+    const plan = planOf(probes, options.rate, {
+      "infra.disk.latency": { slow: `${disk.slow}ms`, tooSlow: `${disk.slow * 10}ms` }
+    })
     const checks = plan.reduce((sum, { spec }) => sum + (spec.checks?.length ?? 0), 0)
     yield* Console.log(`${probes.length} checks at ${options.rate} times their normal rate on ${options.nodes} nodes:`)
     yield* printTable(
