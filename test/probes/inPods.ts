@@ -36,36 +36,19 @@ export const passes = (probe: Probe.AnyProbe) =>
       eventually(run(Probe.toCheck(probe), { world }), ({ status }) => status === "PASS", { within: "90 seconds" })
   )
 
-/** Healthy with its needs alone, blind without one of them or an image, and killed in between; `limits` for busy machines. */
-export const ofWorkers = (
+/** What busy machines need, and whether the probe has pods on each of several nodes. */
+interface InPodsOptions {
+  readonly limits?: Readonly<Record<string, unknown>>
+  readonly perNode: boolean
+}
+
+/** Blind without one of its needs or an image, and killed in between. */
+export const blindAndKilled = (
   it: Vitest.Vitest.MethodsNonLive<TestCluster>,
   probe: Probe.AnyProbe,
-  options: { readonly limits?: Readonly<Record<string, unknown>>; readonly perNode: boolean }
+  { limits = {}, perNode }: InPodsOptions
 ): void => {
-  const { limits = {}, perNode } = options
   const check = Probe.configure<unknown, unknown>(probe, limits)
-
-  it.effect(
-    healthy(probe, "passes with its declared needs alone, in a restricted namespace"),
-    () =>
-      Effect.gen(function*() {
-        const { kubectl, run, userWith } = yield* TestCluster
-        yield* kubectl(
-          "label",
-          "namespace",
-          PROBE_NAMESPACE,
-          "pod-security.kubernetes.io/enforce=restricted",
-          "--overwrite"
-        )
-        const report = yield* run(check, { world, as: yield* userWith(probe.needs) })
-        assert.strictEqual(report.status, "PASS", JSON.stringify(report))
-        if (perNode) assert.include(report.message, "2 of 2 nodes")
-        yield* eventually(
-          kubectl("get", "pods,configmaps,secrets,deployments,replicasets", "-n", PROBE_NAMESPACE, "-o", "name"),
-          (names) => names.trim() === "configmap/kube-root-ca.crt"
-        )
-      })
-  )
 
   it.effect(blind(probe, "ACCESS_MISSING", "without one of its rights"), () =>
     Effect.gen(function*() {
@@ -97,4 +80,38 @@ export const ofWorkers = (
       assert.isAtLeast(boundaries.creates, 1)
       assert.isAtLeast(boundaries.deletes, 2)
     }), 240_000)
+}
+
+/** Healthy with its needs alone, too. */
+export const ofWorkers = (
+  it: Vitest.Vitest.MethodsNonLive<TestCluster>,
+  probe: Probe.AnyProbe,
+  options: InPodsOptions
+): void => {
+  const { limits = {}, perNode } = options
+  const check = Probe.configure<unknown, unknown>(probe, limits)
+
+  it.effect(
+    healthy(probe, "passes with its declared needs alone, in a restricted namespace"),
+    () =>
+      Effect.gen(function*() {
+        const { kubectl, run, userWith } = yield* TestCluster
+        yield* kubectl(
+          "label",
+          "namespace",
+          PROBE_NAMESPACE,
+          "pod-security.kubernetes.io/enforce=restricted",
+          "--overwrite"
+        )
+        const report = yield* run(check, { world, as: yield* userWith(probe.needs) })
+        assert.strictEqual(report.status, "PASS", JSON.stringify(report))
+        if (perNode) assert.include(report.message, "2 of 2 nodes")
+        yield* eventually(
+          kubectl("get", "pods,configmaps,secrets,deployments,replicasets", "-n", PROBE_NAMESPACE, "-o", "name"),
+          (names) => names.trim() === "configmap/kube-root-ca.crt"
+        )
+      })
+  )
+
+  blindAndKilled(it, probe, options)
 }

@@ -16,14 +16,12 @@ import {
   stillReady
 } from "../../src/probes/kubernetes/dnsCluster.ts"
 import { judge as judgeService, lives, serviceClusterIp } from "../../src/probes/kubernetes/serviceClusterIp.ts"
-import * as Needs from "../../src/probes/Needs.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import { domainOf } from "../../src/probes/workers/tasks/dnsLookups.ts"
-import * as Kills from "../clusters/Kills.ts"
 import { PROBE_NAMESPACE, TestCluster, eventually } from "../clusters/TestCluster.ts"
 import * as WorkerCluster from "../clusters/WorkerCluster.ts"
-import { WORKER_IMAGE } from "../clusters/workerImage.ts"
-import { blind, fault, healthy, killed } from "../proofs/proof.ts"
+import { fault, healthy } from "../proofs/proof.ts"
+import { blindAndKilled, second } from "./inPods.ts"
 
 describe("judging what a node got from a Service", () => {
   const got = (good: number, pods: Readonly<Record<string, number>>) =>
@@ -191,11 +189,6 @@ describe("judging what pods got from DNS", () => {
 layer(WorkerCluster.layer({ name: "network", nodes: 2 }), { excludeTestServices: true, timeout: "180 seconds" })(
   "Services and names",
   (it) => {
-    const second = Effect.map(TestCluster, ({ cluster }) => {
-      const [first, node] = cluster.nodes
-      if (first === undefined || node === undefined) throw new Error("the cluster has two nodes")
-      return { ...node, first }
-    })
     const { world } = WorkerCluster
 
     const service = (config: Partial<typeof serviceClusterIp.config.Encoded> = {}) =>
@@ -227,35 +220,7 @@ layer(WorkerCluster.layer({ name: "network", nodes: 2 }), { excludeTestServices:
         assert.include(report.message, "2 of 2 nodes")
       }))
 
-    for (const probe of [serviceClusterIp, dnsCluster]) {
-      it.effect(blind(probe, "ACCESS_MISSING", "without one of its rights"), () =>
-        Effect.gen(function*() {
-          const { run, userWith } = yield* TestCluster
-          const required = probe.needs.filter((need) => !need.optional)
-          for (const lacking of [required[0], required.at(-1)].filter((need) => need !== undefined)) {
-            const as = yield* userWith(probe.needs.filter((need) => need !== lacking))
-            const report = yield* run(probe, { world, as })
-            assert.strictEqual(report.code, "ACCESS_MISSING")
-            assert.include(report.message, Needs.describe(lacking, "kubeprober-probes"))
-          }
-        }))
-
-      it.effect(
-        blind(probe, "WORKER_UNAVAILABLE", "where no image is known for worker pods"),
-        () =>
-          Effect.gen(function*() {
-            const { run } = yield* TestCluster
-            assert.strictEqual((yield* run(probe)).code, "WORKER_UNAVAILABLE")
-          })
-      )
-
-      it.effect(killed(probe, "at each object it makes or deletes"), () =>
-        Effect.gen(function*() {
-          const boundaries = yield* Kills.atEachBoundary(probe, { workerImage: WORKER_IMAGE, config: Kills.ONE_NODE })
-          assert.isAtLeast(boundaries.creates, 4)
-          assert.isAtLeast(boundaries.deletes, 3)
-        }), 240_000)
-    }
+    for (const probe of [serviceClusterIp, dnsCluster]) blindAndKilled(it, probe, { perNode: true })
 
     it.effect(
       fault(serviceClusterIp, "SERVICE_UNREACHABLE_FROM_NODE", "kube-proxy is stopped on one node"),
