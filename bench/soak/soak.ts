@@ -9,7 +9,7 @@
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Clock, Console, DateTime, Duration, Effect, FileSystem, Layer, Option, Schedule } from "effect"
 import { Command, Flag } from "effect/cli"
-import { loadavg } from "node:os"
+import { cpus, loadavg } from "node:os"
 import * as Table from "../../src/cli/output/Table.ts"
 import type { Cell } from "../../src/domain/rpc/Fleet.ts"
 import * as Local from "../../src/local/Local.ts"
@@ -103,15 +103,36 @@ const settled = Effect.fnUntraced(
   }
 )
 
+/** How busy this machine's processors are, in percent, since it was last asked. Late checks are seen beside it. */
+const busy = () => {
+  const times = () =>
+    cpus().reduce(
+      ({ all, idle }, { times: { idle: own, irq, nice, sys, user } }) => ({
+        all: all + own + irq + nice + sys + user,
+        idle: idle + own
+      }),
+      { all: 0, idle: 0 }
+    )
+  let before = times()
+  return Effect.sync(() => {
+    const after = times()
+    const share = 1 - (after.idle - before.idle) / Math.max(1, after.all - before.all)
+    before = after
+    return Math.round(share * 100)
+  })
+}
+
 const soak = Effect.fnUntraced(
   function*(installation: Installation.Installation, observer: ReturnType<typeof Observer.make>, minutes: number) {
     const from = yield* DateTime.now
+    const busyPercent = busy()
     for (let minute = 1; minute <= minutes; minute++) {
       yield* lookUntil(observer.look, () => false, Duration.minutes(1))
       const cells = yield* observer.look
       const bad = cells.filter(({ status }) => !Observer.isGood(status))
       yield* Console.log(
-        `minute ${minute} of ${minutes}: ${cells.length - bad.length} of ${cells.length} good` +
+        `minute ${minute} of ${minutes}, processors ${yield* busyPercent} % busy: ` +
+          `${cells.length - bad.length} of ${cells.length} good` +
           bad.map((cell) => `; ${Observer.nameOf(cell)} ${cell.status} ${cell.code ?? ""}`).join("")
       )
     }
