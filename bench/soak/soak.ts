@@ -19,6 +19,9 @@ import * as Installation from "./Installation.ts"
 import * as Observer from "./Observer.ts"
 import { intervalOf, planOf, probesOf } from "./plan.ts"
 
+/** A check may be late for so long (ms): at ten times its rate it is stale after seconds, in which a busy machine gives it no turn. */
+const LATE = 30_000
+
 /** How long all may take to be good, before the first and after each fault. */
 const SETTLE_WITHIN = Duration.minutes(5)
 
@@ -179,15 +182,22 @@ const runFault = Effect.fnUntraced(function*(
   const injectedAt = yield* Clock.currentTimeMillis
   const told = new Map<string, { readonly code: string; readonly after: number }>()
   const red = new Map<string, string>()
+  const lateSince = new Map<string, number>()
   yield* fault.inject(installation)
   yield* Effect.flatMap(observer.look, (cells) =>
     Effect.map(Clock.currentTimeMillis, (now) => {
       for (const cell of cells) {
         if (tells(fault, cell)) {
           told.set(cell.checker, told.get(cell.checker) ?? { code: cell.code ?? "", after: seconds(injectedAt, now) })
+        } else if (cell.freshness !== "fresh") {
+          const since = lateSince.get(cell.checker) ?? now
+          lateSince.set(cell.checker, since)
+          if (now - since > LATE) red.set(cell.checker, `${cell.checker} ${cell.status} ${cell.freshness}`)
+          continue
         } else if (!Observer.isGood(cell.status)) {
           red.set(cell.checker, `${cell.checker} ${cell.status} ${cell.code ?? ""}`)
         }
+        lateSince.delete(cell.checker)
       }
     })).pipe(
       Effect.repeat(Schedule.spaced("1 second")),
