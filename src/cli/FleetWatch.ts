@@ -31,14 +31,17 @@ export const printTable = Effect.fnUntraced(function*(found: ReadonlyArray<Matri
   yield* print(FleetTable.render(found, yield* tableOptions(wide)))
 })
 
-/** Draws until it is interrupted, or the master is gone. */
+/** Draws until it is interrupted, or the master is gone; the last table stays, whole. */
 const live = Effect.fnUntraced(function*(fleet: FleetClient["Service"], filter: FleetFilter, wide: boolean) {
   const screen = yield* Screen
   const latest = yield* Ref.make<ReadonlyArray<MatrixRow>>(yield* rows(fleet, filter))
-  yield* LiveLines.make(screen.out, () =>
+  const drawn = (height?: number) =>
     Effect.gen(function*() {
-      return FleetTable.render(yield* Ref.get(latest), yield* tableOptions(wide))
-    }).pipe(Effect.provideService(Screen, screen)))
+      const options = yield* tableOptions(wide)
+      const found = yield* Ref.get(latest)
+      return height === undefined ? FleetTable.render(found, options) : FleetTable.frame(found, { ...options, height })
+    }).pipe(Effect.provideService(Screen, screen))
+  yield* LiveLines.make(screen.out, ({ height }) => drawn(height), drawn())
   const refresh = Effect.flatMap(rows(fleet, filter), (found) => Ref.set(latest, found))
   const changes = fleet.transitions({ filter }).pipe(
     Stream.debounce("100 millis"),

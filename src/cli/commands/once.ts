@@ -42,7 +42,7 @@ export const once = Command.make(
         const run = yield* Ref.make(nothing)
         yield* Effect.scoped(Effect.gen(function*() {
           if (!structured) {
-            yield* LiveLines.make(screen.out, (width) =>
+            yield* LiveLines.make(screen.out, ({ width }) =>
               Effect.map(Effect.all([Ref.get(run), DateTime.now]), ([state, now]) =>
                 FleetTable.table(rowsOf(state), { style: screen.out.style, wide: false, width, now })))
           }

@@ -4,7 +4,7 @@
  */
 import { DateTime, Duration, Order } from "effect"
 import { ProbeLayer } from "../../domain/ProbeLayer.ts"
-import type { Cell, ClusterView, MatrixRow, Transition } from "../../domain/rpc/Fleet.ts"
+import { type Cell, type ClusterView, type MatrixRow, NEVER_RAN, type Transition } from "../../domain/rpc/Fleet.ts"
 import * as Status from "../../domain/Status.ts"
 import { checkerCodes } from "../../probes/CheckerCodes.ts"
 import type { Style } from "./Style.ts"
@@ -17,6 +17,8 @@ export interface FleetTableOptions {
   /** Columns of the terminal; unlimited when absent. */
   readonly width?: number | undefined
   readonly now: DateTime.Utc
+  /** Rows without anything that asks for anybody are counted instead. */
+  readonly collapsed?: boolean
 }
 
 /** More clusters than this are listed down, because nobody reads that far to the right. */
@@ -25,11 +27,42 @@ const MOST_COLUMNS = 8
 /** Messages printed below the table; the rest is counted. */
 const MOST_MESSAGES = 20
 
-const ageOf = (since: DateTime.Utc | undefined, now: DateTime.Utc): string =>
-  since === undefined
-    ? "never"
-    : Duration.format(Duration.seconds(Math.max(0, Math.floor(Duration.toSeconds(DateTime.distance(since, now))))))
-      .split(" ").slice(0, 2).join("")
+/** Nothing in the first second. */
+const ageOf = (since: DateTime.Utc, now: DateTime.Utc): string | undefined => {
+  const seconds = Math.floor(Duration.toSeconds(DateTime.distance(since, now)))
+  return seconds < 1 ? undefined : Duration.format(Duration.seconds(seconds)).split(" ").slice(0, 2).join("")
+}
+
+const agoOf = (since: DateTime.Utc, now: DateTime.Utc): string => {
+  const age = ageOf(since, now)
+  return age === undefined ? "just now" : `${age} ago`
+}
+
+/** Since when it is so, and when that was last looked at; nothing of what never ran. */
+const agesOf = ({ lastRun, since }: Cell, now: DateTime.Utc): string => {
+  const age = since === undefined ? undefined : ageOf(since, now)
+  const said = [
+    ...age === undefined ? [] : [`for ${age}`],
+    ...lastRun === undefined ? [] : [`looked ${agoOf(lastRun, now)}`]
+  ].join(", ")
+  return said === "" ? "" : ` ${said}`
+}
+
+/** Its turn has not come yet. That is no outage, though nothing is known; what is never run for a reason says so. */
+const isWaiting = ({ lastRun, message }: Cell): boolean =>
+  lastRun === undefined && (message === NEVER_RAN.linked || message === NEVER_RAN.unlinked)
+
+const isUnheard = ({ cells }: MatrixRow): boolean => cells.length > 0 && cells.every(isWaiting)
+
+/** A cluster whose only unknowns have not run yet waits with them. */
+const statusText = ({ cells, status }: MatrixRow, { style }: FleetTableOptions): string => {
+  const unknown = cells.filter(isUnknown)
+  return status === "UNKNOWN" && unknown.length > 0 && unknown.every(isWaiting)
+    ? style.dim("waiting")
+    : style.status(status)
+}
+
+const counted = (count: number, what: string): string => `${count} ${what}${count === 1 ? "" : "s"}`
 
 /** Checks of one name in two Probes are two rows, told apart by the Probe. */
 const rowKey = (cell: Cell): string => `${cell.probe.name}/${cell.checker}`
@@ -41,13 +74,23 @@ const titleOf = (cell: Cell, all: ReadonlyArray<Cell>): string =>
 
 const cellText = (cell: Cell | undefined, { style }: FleetTableOptions): string => {
   if (cell === undefined) return style.dim("-")
+  if (isWaiting(cell)) return style.dim("waiting")
   const code = cell.code === undefined || cell.status === "PASS" ? "" : ` ${cell.code}`
   const freshness = cell.freshness === "fresh" ? "" : style.dim(` ${cell.freshness}`)
   return `${style.status(cell.status)}${code}${freshness}`
 }
 
 const linkText = (row: MatrixRow, { style }: FleetTableOptions): string =>
-  row.linked ? style.dim("linked") : style.status("UNKNOWN", "not linked")
+  row.linked
+    ? style.dim("linked")
+    : isUnheard(row)
+    ? style.dim("not linked yet")
+    : style.status("UNKNOWN", "not linked")
+
+/** Nothing that asks for anybody. */
+const isQuiet = (cell: Cell): boolean => cell.status === "PASS" || cell.status === "INFO" || isWaiting(cell)
+
+const isLoud = (cell: Cell | undefined): boolean => cell !== undefined && !isQuiet(cell)
 
 /** Of `all` clusters the first that fit beside the names of the checkers; at least one. */
 const across = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOptions): ReadonlyArray<string> => {
@@ -62,12 +105,16 @@ const across = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOptions): Rea
     const members = [...byKey].filter(([, cell]) => cell.layer === layer)
       .toSorted(([a], [b]) => Order.String(a, b))
     if (members.length === 0) continue
-    lines.push([options.style.bold(layer)])
-    for (const [key, cell] of members) {
+    const shown = options.collapsed === true
+      ? members.filter(([key]) => found.some((column) => isLoud(column.get(key))))
+      : members
+    const quiet = members.length - shown.length
+    lines.push([`${options.style.bold(layer)}${quiet === 0 ? "" : options.style.dim(` and ${quiet} without a fault`)}`])
+    for (const [key, cell] of shown) {
       lines.push([`  ${titleOf(cell, cells)}`, ...found.map((column) => cellText(column.get(key), options))])
     }
   }
-  lines.push(["all", ...rows.map((row) => options.style.status(row.status))])
+  lines.push(["all", ...rows.map((row) => statusText(row, options))])
   return Table.render(lines)
 }
 
@@ -97,18 +144,26 @@ const named = (cells: ReadonlyArray<Cell>): string =>
     ? ""
     : `${cells.length}: ${cells.slice(0, 3).map((cell) => cell.checker).join(", ")}${cells.length > 3 ? ", ..." : ""}`
 
-const down = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOptions): ReadonlyArray<string> =>
-  Table.render([
-    ["CLUSTER", "STATUS", "LINK", "CHECKERS", "FAILING", "UNKNOWN"],
-    ...rows.toSorted(worstFirst).map((row) => [
-      row.cluster,
-      options.style.status(row.status),
-      linkText(row, options),
-      String(row.cells.length),
-      named(row.cells.filter(isFailing)),
-      named(row.cells.filter(isUnknown))
-    ])
-  ])
+const down = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOptions): ReadonlyArray<string> => {
+  const shown = options.collapsed === true
+    ? rows.filter((row) => row.cells.length === 0 || row.cells.some(isLoud) || !(row.linked || isUnheard(row)))
+    : rows
+  const quiet = rows.length - shown.length
+  return [
+    ...Table.render([
+      ["CLUSTER", "STATUS", "LINK", "CHECKERS", "FAILING", "UNKNOWN"],
+      ...shown.toSorted(worstFirst).map((row) => [
+        row.cluster,
+        statusText(row, options),
+        linkText(row, options),
+        String(row.cells.length),
+        named(row.cells.filter(isFailing)),
+        named(row.cells.filter((cell) => isUnknown(cell) && !isWaiting(cell)))
+      ])
+    ]),
+    ...quiet === 0 ? [] : [options.style.dim(`and ${counted(quiet, "cluster")} without a fault`)]
+  ]
+}
 
 /** The table alone. */
 export const table = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOptions): ReadonlyArray<string> => {
@@ -129,11 +184,20 @@ const repetitions = (row: MatrixRow, { style }: FleetTableOptions): ReadonlyArra
   const byMessage = new Map<string, number>()
   for (const { message } of row.cells.filter(isRepetition)) byMessage.set(message, (byMessage.get(message) ?? 0) + 1)
   return [...byMessage].map(([message, count]) =>
-    `${style.status("UNKNOWN")} ${style.bold(row.cluster)} ${count} ${count === 1 ? "checker" : "checkers"} ${message}`
+    `${style.status("UNKNOWN")} ${style.bold(row.cluster)} ${counted(count, "checker")} ${message}`
   )
 }
 
-const noted = (cell: Cell, wide: boolean): boolean => wide ? cell.status !== "PASS" : isFailing(cell) || isUnknown(cell)
+const noted = (cell: Cell, wide: boolean): boolean =>
+  !isWaiting(cell) && (wide ? cell.status !== "PASS" : isFailing(cell) || isUnknown(cell))
+
+/** That many checks wait for their first run. */
+const waiting = (rows: ReadonlyArray<MatrixRow>, { style }: FleetTableOptions): ReadonlyArray<string> => {
+  const count = rows.flatMap(({ cells }) => cells).filter(isWaiting).length
+  return count === 0
+    ? []
+    : [style.dim(`${counted(count, "check")} ${count === 1 ? "has" : "have"} not run yet`)]
+}
 
 /** What is wrong, worst first. A cluster without a link is told once. */
 export const messages = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOptions): ReadonlyArray<string> => {
@@ -149,19 +213,22 @@ export const messages = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOpti
   const hidden = found.length - shown.length
   return [
     ...lost.map((row) =>
-      `${style.status("UNKNOWN")} ${
-        style.bold(row.cluster)
-      } has no link: its agent does not run or does not reach the master`
+      isUnheard(row)
+        ? `${style.dim("waiting")} ${
+          style.bold(row.cluster)
+        } has no link yet: its agent joins, or has never been started`
+        : `${style.status("UNKNOWN")} ${
+          style.bold(row.cluster)
+        } has no link: its agent does not run or does not reach the master`
     ),
     ...shown.map(({ cell, row }) =>
       `${style.status(cell.status)} ${style.bold(row.cluster)} ${cell.checker}${
         cell.code === undefined ? "" : ` ${cell.code}`
-      }${style.dim(` for ${ageOf(cell.since, now)}, looked ${ageOf(cell.lastRun, now)} ago`)}\n  ${
-        cell.message.split("\n").join("\n  ")
-      }`
+      }${style.dim(agesOf(cell, now))}\n  ${cell.message.split("\n").join("\n  ")}`
     ),
     ...wide ? [] : rows.filter(({ linked }) => linked).flatMap((row) => repetitions(row, options)),
-    ...hidden > 0 ? [style.dim(`and ${hidden} more (-o wide shows all)`)] : []
+    ...hidden > 0 ? [style.dim(`and ${hidden} more (-o wide shows all)`)] : [],
+    ...waiting(rows, options)
   ]
 }
 
@@ -169,11 +236,13 @@ export const messages = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOpti
 export const summary = (rows: ReadonlyArray<MatrixRow>, style: Style): string => {
   const cells = rows.flatMap((row) => row.cells)
   const counts = Status.Status.literals.toReversed()
-    .map((status) => ({ status, count: cells.filter((cell) => cell.status === status).length }))
+    .map((status) => ({ status, count: cells.filter((cell) => cell.status === status && !isWaiting(cell)).length }))
     .filter(({ count }) => count > 0)
     .map(({ count, status }) => style.status(status, `${count} ${status}`))
+  const unheard = cells.filter(isWaiting).length
+  if (unheard > 0) counts.push(style.dim(`${unheard} waiting`))
   const linked = rows.filter((row) => row.linked).length
-  return `${rows.length} ${rows.length === 1 ? "cluster" : "clusters"}, ${linked} linked; ${cells.length} checkers${
+  return `${counted(rows.length, "cluster")}, ${linked} linked; ${counted(cells.length, "checker")}${
     counts.length === 0 ? "" : `: ${counts.join(", ")}`
   }`
 }
@@ -182,6 +251,27 @@ export const summary = (rows: ReadonlyArray<MatrixRow>, style: Style): string =>
 export const render = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOptions): ReadonlyArray<string> => {
   const said = messages(rows, options)
   return [...table(rows, options), ...said.length === 0 ? [] : ["", ...said], "", summary(rows, options.style)]
+}
+
+const lines = (elements: ReadonlyArray<string>): ReadonlyArray<string> =>
+  elements.flatMap((element) => element.split("\n"))
+
+/**
+ * All of it on a screen of this height. Where that is too low for it: the sum and what is wrong first, then the table
+ * without what asks for nobody.
+ */
+export const frame = (
+  rows: ReadonlyArray<MatrixRow>,
+  options: FleetTableOptions & { readonly height: number }
+): ReadonlyArray<string> => {
+  const { height, style, width } = options
+  const wrapped = (elements: ReadonlyArray<string>): ReadonlyArray<string> =>
+    width === undefined ? lines(elements) : lines(elements).flatMap((line) => Table.wrap(line, width))
+  const said = wrapped(messages(rows, options))
+  const sum = wrapped([summary(rows, style)])
+  const whole = [...table(rows, options), ...said.length === 0 ? [] : ["", ...said], "", ...sum]
+  if (whole.length <= height) return whole
+  return [...sum, ...said, ...table(rows, { ...options, collapsed: true })]
 }
 
 /** One change, as a line of a log. */
@@ -203,7 +293,7 @@ export const clusters = (views: ReadonlyArray<ClusterView>, options: FleetTableO
       state.versions?.kubernetes ?? "",
       state.versions?.agent ?? "",
       state.nodeCount === undefined ? "" : String(state.nodeCount),
-      state.heartbeat === undefined ? "never" : `${ageOf(state.heartbeat, options.now)} ago`,
+      state.heartbeat === undefined ? "never" : agoOf(state.heartbeat, options.now),
       ...options.wide ? [Object.entries(labels).map(([key, value]) => `${key}=${value}`).join(",")] : []
     ])
   ])

@@ -8,32 +8,59 @@ const REDRAW_EVERY = "100 millis"
 const CLEAR_BELOW = "\u001B[0J"
 const up = (lines: number): string => lines === 0 ? "\r" : `\r\u001B[${lines}A`
 
+/** Lines to draw on before anybody knows the terminal's height: what terminals had before they could be asked. */
+const HEIGHT = 24
+
+/** The rest of what does not fit, in words. */
+export const more = (lines: number): string =>
+  `${lines} more ${lines === 1 ? "line" : "lines"}; enlarge the terminal to see ${lines === 1 ? "it" : "them"}`
+
+/**
+ * What a terminal shows of `elements`, which may be of several lines each: a line scrolled off, or one that wraps, would
+ * be redrawn in the wrong place.
+ */
+export const fit = (
+  elements: ReadonlyArray<string>,
+  { height, width }: { readonly height: number; readonly width: number | undefined }
+): ReadonlyArray<string> => {
+  const lines = elements.flatMap((element) => element.split("\n"))
+  const shown = lines.length <= height
+    ? lines
+    : [...lines.slice(0, Math.max(0, height - 1)), more(lines.length - Math.max(0, height - 1))]
+  return width === undefined ? shown : shown.map((line) => Table.clip(line, width))
+}
+
 /**
  * Draws until the scope closes, then removes what it drew, so that something final can take its place. Does nothing where
  * there is no terminal.
  *
- * @param lines what to show now, for so many columns
+ * @param lines what to show now, for so many columns and lines
+ * @param last what takes its place at the end, whole, however long
  */
 export const make = Effect.fnUntraced(function*(
   surface: Surface,
-  lines: (width: number | undefined) => Effect.Effect<ReadonlyArray<string>>
+  lines: (
+    size: { readonly width: number | undefined; readonly height: number }
+  ) => Effect.Effect<ReadonlyArray<string>>,
+  last: Effect.Effect<ReadonlyArray<string>> = Effect.succeed([])
 ) {
   if (!surface.isTerminal) return
   let drawn = 0
   let shown = ""
   const draw = Effect.gen(function*() {
     const width = yield* surface.width
-    // A line scrolled off cannot be redrawn: while live, show what fits.
-    const room = Math.max(1, ((yield* surface.height) ?? 24) - 1)
-    const text = (yield* lines(width)).slice(0, room)
-      // A line that wraps would take two, and be redrawn in the wrong place.
-      .map((line) => width === undefined ? line : Table.clip(line, width))
-      .join("\n")
+    const height = Math.max(1, ((yield* surface.height) ?? HEIGHT) - 1)
+    const text = fit(yield* lines({ width, height }), { width, height }).join("\n")
     if (text === shown) return
     yield* surface.write(`${up(drawn)}${CLEAR_BELOW}${text}`)
     shown = text
     drawn = text.split("\n").length - 1
   })
-  yield* Effect.addFinalizer(() => surface.write(`${up(drawn)}${CLEAR_BELOW}`))
+  yield* Effect.addFinalizer(() =>
+    Effect.flatMap(
+      last,
+      (final) => surface.write(`${up(drawn)}${CLEAR_BELOW}${final.map((line) => `${line}\n`).join("")}`)
+    )
+  )
   yield* draw.pipe(Effect.repeat(Schedule.spaced(REDRAW_EVERY)), Effect.forkScoped)
 })

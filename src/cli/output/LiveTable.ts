@@ -53,7 +53,7 @@ export const make = Effect.fnUntraced(function*(options: {
   const columns = yield* Ref.make(new Map(options.clusters.map((cluster) => [cluster, emptyColumn(cluster)])))
   yield* LiveLines.make(
     surface,
-    (width) =>
+    ({ width }) =>
       Effect.map(
         Ref.get(columns),
         (current) => Matrix.table(options.rows, [...current.values()], { ...options.matrix, width })

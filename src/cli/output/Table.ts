@@ -20,6 +20,36 @@ export const clip = (line: string, width: number): string => {
   return kept
 }
 
+/** Pieces of at most `width` characters; a text that carries colour is clipped instead, lest its end be lost. */
+const pieces = (word: string, width: number): ReadonlyArray<string> =>
+  visibleLength(word) <= width
+    ? [word]
+    : visibleLength(word) < word.length
+    ? [clip(word, width)]
+    : Array.from(
+      { length: Math.ceil(word.length / width) },
+      (_, index) => word.slice(index * width, (index + 1) * width)
+    )
+
+/** The line as lines of at most `width` characters, broken between words; all begin as far in as the first. */
+export const wrap = (line: string, width: number): ReadonlyArray<string> => {
+  if (visibleLength(line) <= width) return [line]
+  const margin = /^ */u.exec(line)?.[0] ?? ""
+  const indent = margin.length < width ? margin : ""
+  const lines: Array<string> = []
+  let current = ""
+  for (const piece of line.slice(margin.length).split(" ").flatMap((word) => pieces(word, width - indent.length))) {
+    const longer = current === "" ? piece : `${current} ${piece}`
+    if (visibleLength(longer) <= width - indent.length) {
+      current = longer
+      continue
+    }
+    lines.push(`${indent}${current}`)
+    current = piece
+  }
+  return [...lines, `${indent}${current}`]
+}
+
 /** One line a row; the last column is not padded, so lines carry no trailing blanks. */
 export const render = (rows: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray<string> => {
   const widths: Array<number> = []

@@ -144,6 +144,12 @@ export const Cell = Schema.Struct({
 })
 export type Cell = typeof Cell.Type
 
+/** The messages of a cell that has never run, for no other reason than that its turn has not come. */
+export const NEVER_RAN = {
+  linked: "it has not run yet",
+  unlinked: "it has never run, and there is no link to the cluster"
+} as const
+
 /** One cluster of the matrix: its cells by layer, top down. */
 export const MatrixRow = Schema.Struct({
   cluster: ClusterName,

@@ -4,7 +4,7 @@ import type { DesiredProbe } from "../../domain/DesiredSet.ts"
 import * as Freshness from "../../domain/Freshness.ts"
 import * as Policy from "../../domain/Policy.ts"
 import { ProbeLayer } from "../../domain/ProbeLayer.ts"
-import type { Cell } from "../../domain/rpc/Fleet.ts"
+import { type Cell, NEVER_RAN } from "../../domain/rpc/Fleet.ts"
 import type { CellKey, CellState } from "../History.ts"
 
 /** Names a cell within its cluster. */
@@ -58,9 +58,6 @@ export interface Shown {
   readonly shadow: boolean
 }
 
-const neverRan = (linked: boolean): string =>
-  linked ? "it has not run yet" : "it has never run, and there is no link to the cluster"
-
 const show = (
   probe: DesiredProbe,
   known: CellState,
@@ -101,7 +98,7 @@ const showMissing = (probe: DesiredProbe, checker: string, use: string, linked: 
       layer: layerOf(probe, use),
       status: "UNKNOWN",
       freshness: linked ? "stale" : "unreachable",
-      message: Result.isFailure(refused) ? refused.failure.message : neverRan(linked)
+      message: Result.isFailure(refused) ? refused.failure.message : NEVER_RAN[linked ? "linked" : "unlinked"]
     },
     until: undefined,
     shadow: probe.spec.rollout?.shadow === true
