@@ -27,8 +27,12 @@ export const tableOptions = Effect.fnUntraced(function*(wide: boolean): Effect.f
   return { style, wide, width: yield* width, now: yield* DateTime.now }
 })
 
-export const printTable = Effect.fnUntraced(function*(found: ReadonlyArray<MatrixRow>, wide: boolean) {
-  yield* print(FleetTable.render(found, yield* tableOptions(wide)))
+export const printTable = Effect.fnUntraced(function*(
+  found: ReadonlyArray<MatrixRow>,
+  wide: boolean,
+  details?: FleetTable.Details
+) {
+  yield* print(FleetTable.render(found, { ...yield* tableOptions(wide), details }))
 })
 
 /** Draws until it is interrupted, or the master is gone; the last table stays, whole. */

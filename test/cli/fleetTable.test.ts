@@ -1,8 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { DateTime } from "effect"
+import * as FleetDetails from "../../src/cli/FleetDetails.ts"
 import * as FleetTable from "../../src/cli/output/FleetTable.ts"
 import { plain } from "../../src/cli/output/Style.ts"
-import type { Cell, MatrixRow } from "../../src/domain/rpc/Fleet.ts"
+import type { Cell, MatrixRow, ProbeView } from "../../src/domain/rpc/Fleet.ts"
+import { checkerCodes } from "../../src/probes/CheckerCodes.ts"
+import { nodeReadiness } from "../../src/probes/kubernetes/nodeReadiness.ts"
 
 const NOW = DateTime.makeUnsafe("2026-01-01T12:00:00Z")
 const EARLIER = DateTime.makeUnsafe("2026-01-01T11:58:30Z")
@@ -76,6 +79,58 @@ describe("the fleet's table", () => {
     const lines = FleetTable.messages([row("c1", cells)], options)
     assert.strictEqual(lines.length, 2)
     assert.strictEqual(lines[1], "UNKNOWN c1 2 checkers not run, because api is ERROR (API_DOWN)")
+  })
+
+  it("tells once that nobody is let in, and many checks without rights together", () => {
+    const refused = (name: string) =>
+      cell(name, { status: "UNKNOWN", code: "UNAUTHENTICATED", message: `401 at /${name}` })
+    const lines = FleetTable.messages([row("c1", ["a", "b", "c"].map(refused))], options)
+    assert.strictEqual(lines.length, 1)
+    assert.include(lines[0], "UNKNOWN c1 a UNAUTHENTICATED")
+    assert.include(lines[0], "2 checks were not run because of it")
+    const lacks = (name: string) =>
+      cell(name, { status: "UNKNOWN", code: "ACCESS_MISSING", message: `not allowed to list ${name}` })
+    const [text = "", ...more] = FleetTable.messages([row("c1", ["a", "b", "c", "d"].map(lacks))], options)
+    assert.deepStrictEqual(more, [])
+    assert.include(text, "UNKNOWN c1 4 checks lack rights (ACCESS_MISSING): a, b, c, ...\n  next: ")
+  })
+
+  it("has every finding and what to do, where they are known", () => {
+    const failing = cell("nodes", { status: "ERROR", code: "NODE_NOT_READY", message: "n1 is NotReady (and 1 more)" })
+    const finding = (name: string) => ({
+      status: "ERROR" as const,
+      code: "NODE_NOT_READY",
+      blame: "target" as const,
+      message: `${name} is NotReady`
+    })
+    const details = {
+      findingsOf: () => [finding("n1"), finding("n2")],
+      fixOf: ({ code }: Cell) => `fix ${code}`
+    }
+    const lines = FleetTable.messages([row("a", [failing])], { ...options, wide: true, details }).join("\n").split("\n")
+    assert.deepStrictEqual(lines.slice(1), [
+      "  ERROR NODE_NOT_READY: n1 is NotReady",
+      "  ERROR NODE_NOT_READY: n2 is NotReady",
+      "  next: fix NODE_NOT_READY"
+    ])
+  })
+
+  it("knows what to do by the catalogue's probe that a check uses, whatever its name", () => {
+    const probes: ReadonlyArray<ProbeView> = [{
+      name: "basics",
+      labels: {},
+      generation: 1,
+      spec: { checks: [{ name: "nodes", use: "k8s.node.readiness" }] }
+    }]
+    const fixOf = FleetDetails.fixesOf([nodeReadiness], probes)
+    const fix = nodeReadiness.codes["NODE_NOT_READY"]?.spec.fix ?? ""
+    assert.strictEqual(fixOf(cell("nodes", { code: "NODE_NOT_READY" })), fix)
+    assert.strictEqual(fixOf(cell("k8s.node.readiness", { code: "NODE_NOT_READY" })), fix)
+    assert.strictEqual(
+      fixOf(cell("nodes/cleanup", { code: "CLEANUP_FAILED" })),
+      checkerCodes.CLEANUP_FAILED.spec.fix
+    )
+    assert.isUndefined(fixOf(cell("nodes", { code: "NOBODYS" })))
   })
 
   it("lists clusters down, worst first, when there are many", () => {

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Effect, Schema } from "effect"
+import { DateTime, Effect, Option, Schema } from "effect"
 import { execFileSync } from "node:child_process"
 import { parse as parseYaml } from "yaml"
 import { pages } from "../../scripts/probeDocs.ts"
@@ -11,16 +11,18 @@ import * as Matrix from "../../src/cli/output/Matrix.ts"
 import * as ProbeOutput from "../../src/cli/output/ProbeOutput.ts"
 import * as Style from "../../src/cli/output/Style.ts"
 import * as Table from "../../src/cli/output/Table.ts"
+import * as Selection from "../../src/cli/Selection.ts"
 import { CheckResult, type CheckerResult } from "../../src/domain/CheckResult.ts"
 import type { Finding } from "../../src/domain/Report.ts"
 import * as Report from "../../src/domain/Report.ts"
 import type { Status } from "../../src/domain/Status.ts"
+import { catalogue } from "../../src/probes/Catalogue.ts"
 import { apiCrud } from "../../src/probes/kubernetes/apiCrud.ts"
 import { apiHealth } from "../../src/probes/kubernetes/apiHealth.ts"
 import { certExpiry } from "../../src/probes/kubernetes/certExpiry.ts"
 import { namespaceLifecycle } from "../../src/probes/kubernetes/namespaceLifecycle.ts"
 import { nodeReadiness } from "../../src/probes/kubernetes/nodeReadiness.ts"
-import type { AnyProbe } from "../../src/probes/Probe.ts"
+import { type AnyProbe, toCheck } from "../../src/probes/Probe.ts"
 
 const startedAt = DateTime.makeUnsafe("2026-01-02T03:04:05Z")
 
@@ -144,6 +146,85 @@ describe("the table", () => {
       assert.isFalse(lines.some((line) => line.includes("PARENT_FAILED")))
       const wide = Matrix.findings(clusters.map(Matrix.columnOf), { ...matrix, wide: true })
       assert.strictEqual(wide.filter((line) => line.includes("PARENT_FAILED") && line.startsWith("UNKNOWN")).length, 2)
+    }))
+
+  const unauthenticated = (path: string) =>
+    finding("UNKNOWN", "UNAUTHENTICATED", `the API server does not accept the credentials (401 at ${path})`)
+
+  it("says once that nobody is let in, with how many checks that keeps from looking", () => {
+    const { clusters } = result({
+      alpha: [
+        report("one", [unauthenticated("/api/v1/nodes")]),
+        report("k8s.api.health", [unauthenticated("/readyz")]),
+        report("two", [unauthenticated("/api/v1/pods")])
+      ]
+    })
+    const columns = clusters.map(Matrix.columnOf)
+    const lines = Matrix.findings(columns, matrix)
+    assert.deepStrictEqual(lines.filter((line) => line.startsWith("UNKNOWN")), [
+      "UNKNOWN alpha k8s.api.health UNAUTHENTICATED"
+    ])
+    assert.include(lines, "  2 checks were not run because of it")
+    const wide = Matrix.findings(columns, { ...matrix, wide: true })
+    assert.strictEqual(wide.filter((line) => line.startsWith("UNKNOWN")).length, 3)
+  })
+
+  it("gives a missing program for credentials a next step of its own", () => {
+    const missing = "no credentials for cluster alpha from exec plugin aws-iam: it is not installed; brew install it"
+    const { clusters } = result({ alpha: [report("one", [finding("UNKNOWN", "UNAUTHENTICATED", missing)])] })
+    const text = Matrix.findings(clusters.map(Matrix.columnOf), matrix).join("\n")
+    assert.include(text, "next: Install aws-iam ")
+    assert.notInclude(text, "fix UNAUTHENTICATED")
+  })
+
+  it("tells many checks without rights together, and few each with what it lacks", () => {
+    const lacks = (count: number) =>
+      result({
+        alpha: Array.from({ length: count }, (_, index) =>
+          report(`check${index}`, [finding("UNKNOWN", "ACCESS_MISSING", `not allowed to list thing${index}`)]))
+      }).clusters.map(Matrix.columnOf)
+    const many = Matrix.findings(lacks(5), matrix)
+    assert.include(many, "UNKNOWN alpha 5 checks lack rights (ACCESS_MISSING): check0, check1, check2, ...")
+    assert.include(many.join("\n"), "kubeprober probe roles --to NAMESPACE/SERVICEACCOUNT")
+    assert.notInclude(many.join("\n"), "thing1")
+    assert.include(Matrix.findings(lacks(2), matrix).join("\n"), "thing1")
+    assert.include(Matrix.findings(lacks(5), { ...matrix, wide: true }).join("\n"), "thing4")
+  })
+
+  it("does not fold different causes, nor faults of the cluster", () => {
+    const { clusters } = result({
+      alpha: [
+        report("one", [finding("UNKNOWN", "API_FAULT", "500 at /a")]),
+        report("two", [finding("UNKNOWN", "API_FAULT", "500 at /b")]),
+        report("three", [finding("ERROR", "BROKEN", "it is down")]),
+        report("four", [finding("ERROR", "BROKEN", "it is down")])
+      ]
+    })
+    const lines = Matrix.findings(clusters.map(Matrix.columnOf), matrix)
+    assert.strictEqual(lines.filter((line) => /^(ERROR|UNKNOWN)/u.test(line)).length, 4)
+  })
+
+  it.effect("says why checks were not run", () =>
+    Effect.gen(function*() {
+      const options = { profile: "standard", named: new Set<string>(), workerImage: Option.none<string>() } as const
+      const reasons = catalogue.flatMap((probe) => Selection.reasonNotToRun(toCheck(probe), options) ?? [])
+      const count = (part: string) => reasons.filter((reason) => reason.includes(part)).length
+      const summary = Selection.summary(reasons)
+      assert.match(summary, new RegExp(`^${count("--worker-image")} needs? --worker-image, `, "u"))
+      assert.include(summary, `${count("node agents")} need node agents`)
+      assert.include(summary, `${count("it writes")} write more than the profile permits`)
+      assert.notInclude(summary, "other reason")
+      assert.strictEqual(Selection.summary(["it rains"]), "1 for another reason (-o json)")
+
+      const [one] = result({ alpha: [report("a", [])] }).clusters
+      assert.isDefined(one)
+      const text = yield* CheckOutput.render({
+        format: "table",
+        result: { ...result({}), clusters: [one, { ...one, cluster: "beta" }] },
+        planned,
+        matrix
+      })
+      assert.include(text, "\n1 not run: 1 writes more than the profile permits (--profile)\n")
     }))
 
   it.effect("aligns by what is visible, whatever the colour", () =>

@@ -1,9 +1,11 @@
 /** `kubeprober status`: the fleet as its master sees it, once or for as long as one looks. */
 import { Effect, Option, Schema, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
+import { Finding } from "../../domain/Report.ts"
 import { type FleetFilter, MatrixRow, Transition } from "../../domain/rpc/Fleet.ts"
 import * as Status from "../../domain/Status.ts"
 import * as ExitCode from "../ExitCode.ts"
+import type { Details } from "../output/FleetTable.ts"
 import * as Structured from "../output/Structured.ts"
 import { note, print } from "../Screen.ts"
 import * as flags from "./flags.ts"
@@ -26,8 +28,13 @@ export const status = Command.make(
     output: flags.listOutput
   },
   Effect.fn("status")(function*(options) {
-    const [MasterSession, FleetWatch] = yield* Effect.promise(() =>
-      Promise.all([import("../MasterSession.ts"), import("../FleetWatch.ts")])
+    const [MasterSession, FleetWatch, FleetDetails, FleetNames] = yield* Effect.promise(() =>
+      Promise.all([
+        import("../MasterSession.ts"),
+        import("../FleetWatch.ts"),
+        import("../FleetDetails.ts"),
+        import("../FleetNames.ts")
+      ])
     )
     yield* MasterSession.withFleet(options, (fleet) =>
       Effect.gen(function*() {
@@ -35,10 +42,12 @@ export const status = Command.make(
           ...(yield* flags.filterOf(options)),
           ...Option.match(options.atLeast, { onNone: () => ({}), onSome: (atLeast) => ({ atLeast }) })
         }
+        yield* FleetNames.ensureKnown(fleet, options)
         const wide = options.output === "wide"
         if (options.output === "json" || options.output === "yaml") {
           const found = yield* FleetWatch.rows(fleet, filter)
-          yield* print([yield* Structured.render(found.map((row) => encodeRow(row)), options.output)])
+          const details = yield* FleetDetails.load(fleet, found)
+          yield* print([yield* Structured.render(found.map((row) => encode(row, details)), options.output)])
           if (!options.watch) return yield* exit(found, options.failOn)
           return yield* Stream.runForEach(fleet.transitions({ filter }), (change) =>
             print([JSON.stringify(encodeTransition(change))]))
@@ -48,8 +57,8 @@ export const status = Command.make(
         }
         const found = yield* FleetWatch.rows(fleet, filter)
         if (found.length === 0) {
-          yield* note(["no cluster fits; `kubeprober cluster add NAME` adds one"])
-        } else yield* FleetWatch.printTable(found, wide)
+          yield* note([Object.keys(filter).length === 0 ? NO_CLUSTER : "nothing of the fleet fits"])
+        } else yield* FleetWatch.printTable(found, wide, wide ? yield* FleetDetails.load(fleet, found) : undefined)
         return yield* exit(found, options.failOn)
       }))
   })
@@ -65,7 +74,26 @@ export const status = Command.make(
   ])
 )
 
+const NO_CLUSTER = "no cluster yet; `kubeprober cluster add NAME` adds one"
+
 const encodeRow = Schema.encodeSync(MatrixRow)
+const encodeFinding = Schema.encodeSync(Finding)
+
+/** A row, and beside each cell that is not good what is known besides. */
+const encode = (row: MatrixRow, details: Details) => ({
+  ...encodeRow(row),
+  cells: encodeRow(row).cells.map((encoded, index) => {
+    const cell = row.cells[index]
+    const findings = cell === undefined ? [] : details.findingsOf(row.cluster, cell)
+    const next = cell === undefined || cell.status === "PASS" ? undefined : details.fixOf(cell)
+    return {
+      ...encoded,
+      ...(findings.length === 0 ? {} : { findings: findings.map((finding) => encodeFinding(finding)) }),
+      ...(next === undefined ? {} : { next })
+    }
+  })
+})
+
 const encodeTransition = Schema.encodeSync(Transition)
 
 const exit = (rows: ReadonlyArray<MatrixRow>, failOn: ExitCode.FailOn) => {

@@ -45,6 +45,7 @@ export const render = (options: {
           ...Matrix.table(rowsOf(options.planned, result), columns, matrix),
           ...Matrix.findings(columns, matrix),
           "",
+          ...Matrix.notRun(columns, matrix),
           Matrix.summary(result, matrix.style)
         ].join("\n")
       )

@@ -4,9 +4,12 @@
  */
 import { DateTime, Duration, Order } from "effect"
 import { ProbeLayer } from "../../domain/ProbeLayer.ts"
+import type { Finding } from "../../domain/Report.ts"
 import { type Cell, type ClusterView, type MatrixRow, NEVER_RAN, type Transition } from "../../domain/rpc/Fleet.ts"
 import * as Status from "../../domain/Status.ts"
 import { checkerCodes } from "../../probes/CheckerCodes.ts"
+import * as Folding from "./Folding.ts"
+import { subjectOf } from "./Matrix.ts"
 import type { Style } from "./Style.ts"
 import * as Table from "./Table.ts"
 
@@ -19,6 +22,16 @@ export interface FleetTableOptions {
   readonly now: DateTime.Utc
   /** Rows without anything that asks for anybody are counted instead. */
   readonly collapsed?: boolean
+  /** Told with each message; the message alone when absent. */
+  readonly details?: Details | undefined
+}
+
+/** What is known of a cell beside what the fleet's matrix has. */
+export interface Details {
+  /** Of the run that the cell shows; none when they are not known. */
+  readonly findingsOf: (cluster: string, cell: Cell) => ReadonlyArray<Finding>
+  /** What to do about the cell's code. */
+  readonly fixOf: (cell: Cell) => string | undefined
 }
 
 /** More clusters than this are listed down, because nobody reads that far to the right. */
@@ -199,16 +212,56 @@ const waiting = (rows: ReadonlyArray<MatrixRow>, { style }: FleetTableOptions): 
     : [style.dim(`${counted(count, "check")} ${count === 1 ? "has" : "have"} not run yet`)]
 }
 
-/** What is wrong, worst first. A cluster without a link is told once. */
+const indented = (text: string): ReadonlyArray<string> => text.split("\n").map((line) => `  ${line}`)
+
+/** One thing a checker noticed, by its own status and code where it noticed several. */
+const findingText = (finding: Finding, { style }: FleetTableOptions): ReadonlyArray<string> =>
+  indented(`${style.status(finding.status)} ${finding.code}: ${subjectOf(finding)}${finding.message}`)
+
+/** A cell that asks for something: its verdict and ages, what it says, what to do, who says the same. */
+const message = (cluster: string, cell: Cell, others: ReadonlyArray<string>, options: FleetTableOptions): string => {
+  const { details, now, style } = options
+  const code = cell.code === undefined ? "" : ` ${cell.code}`
+  const findings = details?.findingsOf(cluster, cell) ?? []
+  const told = findings.length > 1 ? findings.map((finding) => findingText(finding, options)) : [indented(cell.message)]
+  const codes = [...new Set([...cell.code === undefined ? [] : [cell.code], ...findings.map((one) => one.code)])]
+  const next = codes.flatMap((one) => {
+    const fix = details?.fixOf({ ...cell, code: one })
+    return fix === undefined ? [] : [style.dim(`  next${codes.length > 1 ? ` for ${one}` : ""}: ${fix}`)]
+  })
+  return [
+    `${style.status(cell.status)} ${style.bold(cluster)} ${cell.checker}${code}${style.dim(agesOf(cell, now))}`,
+    ...told.flat(),
+    ...next,
+    ...others.map((line) => `  ${line}`)
+  ].join("\n")
+}
+
+/** Checks without rights, told together. */
+const lackingText = (cluster: string, words: ReadonlyArray<string>, { style }: FleetTableOptions): string => {
+  const [head = "", ...next] = words
+  return [
+    `${style.status("UNKNOWN")} ${style.bold(cluster)} ${head}`,
+    ...next.map((line) => style.dim(`  ${line}`))
+  ].join("\n")
+}
+
+/** What is wrong, worst first. A cluster without a link is told once, and so is a cause that many checks tell of. */
 export const messages = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOptions): ReadonlyArray<string> => {
-  const { now, style, wide } = options
+  const { style, wide } = options
   const lost = rows.filter((row) => !row.linked)
-  const found = rows.flatMap((row) =>
-    row.cells.filter((cell) =>
+  const told = rows.map((row) => {
+    const cells = row.cells.filter((cell) =>
       noted(cell, wide) && (wide || !isRepetition(cell)) &&
       (cell.freshness !== "unreachable" || Status.isAtLeast(cell.status, "WARN"))
-    ).map((cell) => ({ row, cell }))
-  ).toSorted((a, b) => Status.order(b.cell.status, a.cell.status))
+    )
+    const folded = wide
+      ? { shown: cells.map((cell) => ({ told: cell, others: 0 })), lacking: [] }
+      : Folding.fold(cells)
+    return { row, ...folded }
+  })
+  const found = told.flatMap(({ row, shown }) => shown.map((folded) => ({ row, folded })))
+    .toSorted((a, b) => Status.order(b.folded.told.status, a.folded.told.status))
   const shown = wide ? found : found.slice(0, MOST_MESSAGES)
   const hidden = found.length - shown.length
   return [
@@ -221,10 +274,9 @@ export const messages = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOpti
           style.bold(row.cluster)
         } has no link: its agent does not run or does not reach the master`
     ),
-    ...shown.map(({ cell, row }) =>
-      `${style.status(cell.status)} ${style.bold(row.cluster)} ${cell.checker}${
-        cell.code === undefined ? "" : ` ${cell.code}`
-      }${style.dim(agesOf(cell, now))}\n  ${cell.message.split("\n").join("\n  ")}`
+    ...shown.map(({ folded, row }) => message(row.cluster, folded.told, Folding.othersInWords(folded), options)),
+    ...told.flatMap(({ lacking, row }) =>
+      lacking.length === 0 ? [] : [lackingText(row.cluster, Folding.lackingInWords(lacking), options)]
     ),
     ...wide ? [] : rows.filter(({ linked }) => linked).flatMap((row) => repetitions(row, options)),
     ...hidden > 0 ? [style.dim(`and ${hidden} more (-o wide shows all)`)] : [],

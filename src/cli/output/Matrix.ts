@@ -8,6 +8,9 @@ import type { Finding } from "../../domain/Report.ts"
 import { findingOrder } from "../../domain/Report.ts"
 import * as Status from "../../domain/Status.ts"
 import { checkerCodes } from "../../probes/CheckerCodes.ts"
+import * as Selection from "../Selection.ts"
+import * as Folding from "./Folding.ts"
+import * as NextStep from "./NextStep.ts"
 import type { Style } from "./Style.ts"
 import * as Table from "./Table.ts"
 
@@ -41,7 +44,7 @@ export interface MatrixOptions {
   /** Columns of the terminal; clusters that do not fit continue below. Unlimited when absent. */
   readonly width?: number | undefined
   /** What to do about a code. */
-  readonly fixOf: (checker: string, code: string) => string | undefined
+  readonly fixOf: NextStep.FixOf
 }
 
 const seconds = (millis: number): string => millis < 1000 ? `${Math.round(millis)}ms` : `${(millis / 1000).toFixed(1)}s`
@@ -120,7 +123,7 @@ export const table = (
 }
 
 /** The object, unless the message names it already. */
-const subjectOf = (finding: Finding): string => {
+export const subjectOf = (finding: Finding): string => {
   const { message, subject } = finding
   if (subject === undefined || message.includes(subject.name)) return ""
   return `${subject.kind} ${subject.namespace === undefined ? "" : `${subject.namespace}/`}${subject.name}: `
@@ -140,12 +143,24 @@ interface Group {
   readonly findings: readonly [Finding, ...ReadonlyArray<Finding>]
   /** Checks that were not run because of this one. */
   readonly children: number
+  /** How many others say the same, in words. */
+  readonly others: ReadonlyArray<string>
 }
 
-const groupsOf = (column: MatrixColumn, threshold: Status.Status, wide: boolean): ReadonlyArray<Group> => {
+/** Checks without rights, told together. */
+interface Lacking {
+  readonly cluster: string
+  readonly words: ReadonlyArray<string>
+}
+
+const groupsOf = (
+  column: MatrixColumn,
+  threshold: Status.Status,
+  wide: boolean
+): { readonly groups: ReadonlyArray<Group>; readonly lacking: Lacking } => {
   const reports = [...column.reports.values()]
   const all = reports.flatMap((report) => report.findings)
-  return reports.flatMap((report) => {
+  const groups = reports.flatMap((report): ReadonlyArray<Group> => {
     const [first, ...rest] = report.findings.filter((finding) =>
       Status.isAtLeast(finding.status, threshold) &&
       // Said once, with the parent, instead of once for each child.
@@ -153,17 +168,29 @@ const groupsOf = (column: MatrixColumn, threshold: Status.Status, wide: boolean)
     )
     if (first === undefined) return []
     const children = all.filter((finding) => isBecauseOf(finding, report.checker)).length
-    return [{ cluster: column.cluster, report, findings: [first, ...rest], children }]
+    return [{ cluster: column.cluster, report, findings: [first, ...rest], children, others: [] }]
   })
+  if (wide) return { groups, lacking: { cluster: column.cluster, words: [] } }
+  const { lacking, shown } = Folding.fold(groups.map((group) => ({
+    group,
+    checker: group.report.checker,
+    code: group.findings.every(({ code }) => code === group.findings[0].code) ? group.findings[0].code : undefined,
+    message: group.findings.map(({ message }) => message).join("\n")
+  })))
+  return {
+    groups: shown.map((folded) => ({ ...folded.told.group, others: Folding.othersInWords(folded) })),
+    lacking: { cluster: column.cluster, words: Folding.lackingInWords(lacking) }
+  }
 }
 
 /** Every finding worth acting on, worst first, each code's fix once a checker. Empty when there is nothing. */
 export const findings = (columns: ReadonlyArray<MatrixColumn>, options: MatrixOptions): ReadonlyArray<string> => {
   const { style, wide } = options
-  const groups = columns.flatMap((column) => groupsOf(column, wide ? "INFO" : "UNKNOWN", wide))
+  const told = columns.map((column) => groupsOf(column, wide ? "INFO" : "UNKNOWN", wide))
+  const groups = told.flatMap(({ groups }) => groups)
     .toSorted((a, b) => findingOrder(a.findings[0], b.findings[0]))
 
-  return groups.flatMap(({ children, cluster, findings, report }) => {
+  const blocks = groups.flatMap(({ children, cluster, findings, others, report }) => {
     const shown = wide ? findings : findings.slice(0, SHOWN)
     const hidden = findings.length - shown.length + report.truncated
     const lines = [""]
@@ -171,14 +198,35 @@ export const findings = (columns: ReadonlyArray<MatrixColumn>, options: MatrixOp
     for (const finding of shown) {
       const head = `${style.status(finding.status)} ${style.bold(cluster)} ${report.checker} ${finding.code}`
       lines.push(head, `  ${subjectOf(finding)}${indent(finding.message, "  ")}`)
-      const fix = explained.has(finding.code) ? undefined : options.fixOf(report.checker, finding.code)
+      const fix = explained.has(finding.code)
+        ? undefined
+        : NextStep.of({ ...finding, checker: report.checker }, options.fixOf)
       explained.add(finding.code)
       if (fix !== undefined) lines.push(style.dim(`  next: ${fix}`))
     }
     if (hidden > 0) lines.push(style.dim(`  and ${hidden} more like these${wide ? "" : " (-o wide shows them)"}`))
     if (children > 0) lines.push(`  ${children} ${children === 1 ? "check was" : "checks were"} not run because of it`)
+    lines.push(...others.map((line) => `  ${line}`))
     return lines
   })
+  return [
+    ...blocks,
+    ...told.flatMap(({ lacking: { cluster, words: [head, ...next] } }) =>
+      head === undefined
+        ? []
+        : [
+          "",
+          `${style.status("UNKNOWN")} ${style.bold(cluster)} ${head}`,
+          ...next.map((line) => style.dim(`  ${line}`))
+        ]
+    )
+  ]
+}
+
+/** How many checks were left out, by reason; nothing when none was. A check left out in one cluster is so in all. */
+export const notRun = (columns: ReadonlyArray<MatrixColumn>, { style }: MatrixOptions): ReadonlyArray<string> => {
+  const reasons = new Map(columns.flatMap((column) => [...column.notRun]))
+  return reasons.size === 0 ? [] : [style.dim(`${reasons.size} not run: ${Selection.summary([...reasons.values()])}`)]
 }
 
 /** One line that sums a call up. */
