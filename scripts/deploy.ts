@@ -1,6 +1,6 @@
 /**
- * Writes what is generated of `deploy`: the roles, from the needs of the catalogue and of the operators, and the copies of
- * `crds` that kustomize, which reads nothing outside of a base, can find.
+ * Writes what is generated of `deploy`: the roles, from the needs of the catalogue and of the operators, the Probes to begin
+ * with, and the copies of `crds` that kustomize, which reads nothing outside of a base, can find.
  *
  * `node scripts/deploy.ts` writes, `node scripts/deploy.ts --check` exits 1 and names the files that differ.
  */
@@ -10,6 +10,7 @@ import { Command, Flag } from "effect/cli"
 import { stringify } from "yaml"
 import { root } from "./bundle.ts"
 import { roleFiles } from "./deployRoles.ts"
+import { starterFiles } from "./starterProbes.ts"
 
 const HEADER = "# Generated from scripts/deployRoles.ts and the probes' needs by `npm run generate`. Do not edit.\n"
 
@@ -23,6 +24,12 @@ class OutOfDate extends Data.TaggedError("OutOfDate")<{ readonly files: Readonly
 const roles = Object.entries(roleFiles).map(([file, manifests]) => ({
   file,
   content: HEADER + manifests.map((manifest) => stringify(manifest, { aliasDuplicateObjects: false })).join("---\n")
+}))
+
+const probes = Object.entries(starterFiles).map(([file, { about, probes }]) => ({
+  file,
+  content: `# ${about}\n# Generated from the catalogue by \`npm run generate\`; copy it to choose.\n` +
+    probes.map((manifest) => stringify(manifest)).join("---\n")
 }))
 
 /** The definitions, and the base that lists them and the roles for people. */
@@ -55,7 +62,7 @@ const deploy = Command.make(
     const fs = yield* FileSystem.FileSystem
     const path = yield* Path.Path
     const folder = path.join(root, "deploy")
-    const wanted = [...roles, ...yield* definitions]
+    const wanted = [...roles, ...probes, ...yield* definitions]
     const changed = yield* Effect.filter(wanted, ({ content, file }) =>
       Effect.map(
         Effect.option(fs.readFileString(path.join(folder, file))),

@@ -1,12 +1,15 @@
 /** What can be said of `deploy` without a cluster: it is what is generated, grants nothing by wildcard, and is hardened. */
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Effect, FileSystem, Path, Schema } from "effect"
+import { Duration, Effect, FileSystem, Path, Schema } from "effect"
 import { ChildProcess, ChildProcessSpawner } from "effect/process"
 import { parseAllDocuments } from "yaml"
 import manifest from "../../package.json" with { type: "json" }
 import { root } from "../../scripts/bundle.ts"
 import { roleFiles } from "../../scripts/deployRoles.ts"
+import { load as loadChecks, loadProbes } from "../../src/cli/Manifests.ts"
+import { permits } from "../../src/domain/Profile.ts"
+import { catalogue } from "../../src/probes/Catalogue.ts"
 
 const Rule = Schema.Struct({
   apiGroups: Schema.optionalKey(Schema.Array(Schema.String)),
@@ -113,6 +116,36 @@ layer(NodeServices.layer)("manifests of deploy", (it) => {
         images,
         Array.from({ length: 4 }, () => ({ name: "kubeprober", newTag: manifest.version }))
       )
+    }))
+})
+
+layer(NodeServices.layer)("Probes to begin with", (it) => {
+  const fileOf = (name: string) => `${root}/deploy/probes/${name}.yaml`
+
+  it.effect("are those that ask the cluster and that an installed agent may run, each once and at its own interval", () =>
+    Effect.gen(function*() {
+      const probes = (yield* Effect.forEach(["observe", "standard", "nodes"], (name) => loadProbes(fileOf(name))))
+        .flat()
+      const planned = probes.flatMap(({ spec }) =>
+        (spec.checks ?? []).map(({ use }) => `${use} ${Duration.format(spec.policy?.interval ?? Duration.zero)}`)
+      )
+      const wanted = catalogue.filter(({ asks, writes }) => asks === "cluster" && permits("standard", writes))
+      assert.isAbove(wanted.length, 20)
+      assert.deepStrictEqual(
+        planned.toSorted(),
+        wanted.map(({ id, interval }) => `${id} ${Duration.format(interval)}`).sort()
+      )
+      assert.strictEqual(new Set(probes.map(({ name }) => name)).size, probes.length)
+      assert.deepStrictEqual(probes.map(({ spec }) => spec.clusterSelector), probes.map(() => ({})))
+    }))
+
+  it.effect("store nothing and need no node agents where only those of observe are applied", () =>
+    Effect.gen(function*() {
+      const uses = new Set((yield* loadChecks(fileOf("observe"))).map(({ use }) => use))
+      const others = catalogue.filter(({ id, placement, writes }) =>
+        uses.has(id) && (placement !== "agent" || !permits("observe", writes))
+      )
+      assert.deepStrictEqual(others, [])
     }))
 })
 
