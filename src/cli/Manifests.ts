@@ -2,7 +2,9 @@
 import { Effect, FileSystem, Schema } from "effect"
 import * as ProbeKind from "../domain/kinds/Probe.ts"
 import { apiVersion } from "../infra/kube/KubeResource.ts"
-import { Failure } from "./Failure.ts"
+import * as ConfigFault from "../probes/ConfigFault.ts"
+import type { AnyProbe } from "../probes/Probe.ts"
+import { Failure, closest } from "./Failure.ts"
 
 const Document = Schema.Struct({
   apiVersion: Schema.optionalKey(Schema.String),
@@ -53,7 +55,7 @@ export const loadProbes = Effect.fn("Manifests.loadProbes")(function*(file: stri
       )
     }
     const decoded = yield* Schema.decodeUnknownEffect(ProbeKind.ProbeSpec, { onExcessProperty: "error" })(spec).pipe(
-      Effect.mapError((error) => failure(`Probe ${name} is not valid: ${error.message}`))
+      Effect.mapError((error) => failure(`Probe ${name} is not valid: ${ConfigFault.describe(error)}`))
     )
     probes.push({ name, labels: metadata?.labels ?? {}, spec: decoded })
   }
@@ -81,3 +83,35 @@ export const load = Effect.fn("Manifests.load")(function*(file: string) {
     })))
   })).flat()
 })
+
+/**
+ * Whether the checks of a Probe can work, as far as `available` tells: fails with what a probe does not take, and returns
+ * what is said of checks that only agents with probes of their own can run.
+ */
+export const examine = Effect.fn("Manifests.examine")(
+  function*({ name, spec }: ProbeManifest, available: ReadonlyArray<AnyProbe>) {
+    const strangers = yield* Effect.forEach(
+      spec.checks ?? [],
+      Effect.fnUntraced(function*({ name: check, use, with: written = {} }) {
+        const probe = available.find(({ id }) => id === use)
+        if (probe === undefined) {
+          const [near] = closest(use, available.map(({ id }) => id))
+          return [
+            `Probe ${name}: ${use} is not in the catalogue${near === undefined ? "." : `; did you mean ${near}?`} ` +
+            "It runs where an agent was started with --probes that have it, and is UNKNOWN elsewhere."
+          ]
+        }
+        yield* ConfigFault.decode(probe, written).pipe(
+          Effect.mapError((fault) =>
+            new Failure({
+              reason: `Probe ${name}: check ${check} cannot work: ${fault} ` +
+                `(\`kubeprober probe describe ${use}\` lists all fields)`
+            })
+          )
+        )
+        return []
+      })
+    )
+    return strangers.flat()
+  }
+)

@@ -13,3 +13,14 @@ export const between = (a: string, b: string): number => {
   }
   return row[b.length] ?? 0
 }
+
+/** The candidates closest to `wanted`, at most three: those that a slip of the hand explains, or that contain it. */
+export const closest = (wanted: string, candidates: ReadonlyArray<string>): ReadonlyArray<string> =>
+  candidates
+    .map((candidate) => ({ candidate, distance: between(wanted, candidate) }))
+    .filter(({ candidate, distance }) =>
+      distance <= Math.max(2, Math.floor(wanted.length / 3)) || candidate.includes(wanted)
+    )
+    .sort((a, b) => a.distance - b.distance)
+    .slice(0, 3)
+    .map(({ candidate }) => candidate)

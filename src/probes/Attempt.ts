@@ -10,6 +10,7 @@ import { KubeError, isTransient } from "../infra/kube/KubeError.ts"
 import { type Gate, KubeGate } from "../infra/kube/KubeGate.ts"
 import { checkerCodes } from "./CheckerCodes.ts"
 import { TargetFault } from "./Codes.ts"
+import * as ConfigFault from "./ConfigFault.ts"
 import type { Outcome } from "./Outcome.ts"
 import type { AnyProbe, Check, ProbeServices } from "./Probe.ts"
 import { WorkerFault } from "./workers/Workers.ts"
@@ -126,9 +127,6 @@ const decodeOutcome = Schema.decodeUnknownEffect(
   Schema.Struct({ summary: Schema.String, findings: Schema.Array(Finding) })
 )
 
-/** A field that nobody reads is a typing error that would silently leave a default in force. */
-const STRICT = { onExcessProperty: "error" } as const
-
 /**
  * Run `check` once within its timeout, with its retries. Every end of the probe is an outcome, be it a failure, a crash,
  * an interruption of its own or a value that is none; only an interruption from outside is an interruption.
@@ -136,8 +134,8 @@ const STRICT = { onExcessProperty: "error" } as const
 export const attempt = Effect.fnUntraced(
   function*({ probe, with: written }: Check): Effect.fn.Return<Outcome, never, ProbeServices> {
     const { observing, told } = observed(yield* KubeGate)
-    const program = Schema.decodeUnknownEffect(probe.config, STRICT)(written).pipe(
-      Effect.catchTag("SchemaError", (error) => checkerCodes.INVALID_CONFIG.fail({ message: error.message })),
+    const program = ConfigFault.decode(probe, written).pipe(
+      Effect.catch((message) => checkerCodes.INVALID_CONFIG.fail({ message })),
       Effect.flatMap((config) =>
         Effect.retry(Effect.suspend(() => probe.run(config)), {
           schedule: probe.retry,

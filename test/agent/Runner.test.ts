@@ -153,7 +153,7 @@ describe("the verdict of a run", () => {
       assert.include(report.message, "limit")
       const typo = yield* run({ _tag: "Check", name: "test.config", probe, with: { limit: 1, limmit: 2 } })
       assert.strictEqual(`${typo.report.status} ${typo.report.code}`, "UNKNOWN INVALID_CONFIG")
-      assert.include(typo.report.message, "limmit")
+      assert.strictEqual(typo.report.message, "unknown field `limmit`; did you mean `limit`?")
     }))
 
   it.effect("is UNKNOWN, without a run, when a required need is known to be missing", () =>

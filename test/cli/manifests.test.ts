@@ -1,7 +1,9 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, layer } from "@effect/vitest"
 import { Duration, Effect, FileSystem, Option, Path } from "effect"
+import * as Manifests from "../../src/cli/Manifests.ts"
 import * as Plan from "../../src/cli/Plan.ts"
+import { catalogue } from "../../src/probes/Catalogue.ts"
 
 const options = { only: [], except: [], modules: [], manifests: [], namespaces: Option.none() }
 
@@ -144,6 +146,53 @@ spec: { checks: [{ name: api, use: k8s.api.health }] }
         assert.include(yield* reasonOf({ ...options, modules: [wrong] }), "default export must be")
         const broken = yield* withFile("broken.mjs", "throw new Error('it broke')")
         assert.include(yield* reasonOf({ ...options, modules: [broken] }), "it broke")
+      }))
+  })
+})
+
+describe("a Probe for a fleet", () => {
+  layer(NodeServices.layer)((it) => {
+    const examined = Effect.fnUntraced(function*(checks: string) {
+      const file = yield* withFile(
+        "probe.yaml",
+        `{apiVersion: kubeprober.erda.cloud/v1, kind: Probe, metadata: {name: team}, spec: {checks: [${checks}]}}`
+      )
+      return (yield* Effect.forEach(yield* Manifests.loadProbes(file), (probe) => Manifests.examine(probe, catalogue)))
+        .flat()
+    })
+
+    it.effect("is taken when its checks are the catalogue's, configured or not", () =>
+      Effect.gen(function*() {
+        const said = yield* examined(
+          "{ name: a, use: k8s.node.readiness, with: { minNodes: 3 } }, { name: b, use: k8s.api.health }"
+        )
+        assert.deepStrictEqual(said, [])
+      }))
+
+    it.effect.each<readonly [string, string]>([
+      [
+        "{ name: a, use: k8s.node.readiness, with: { minNode: 3 } }",
+        "unknown field `minNode`; did you mean `minNodes`?"
+      ],
+      ["{ name: a, use: k8s.node.readiness, with: { zzzzzz: 3 } }", "unknown field `zzzzzz` ("],
+      [
+        "{ name: a, use: k8s.cert.expiry, with: { hosts: [{ hots: x }] } }",
+        "unknown field `hosts[0].hots`; did you mean `host`?"
+      ],
+      ["{ name: a, use: k8s.node.readiness, with: { minNodes: three } }", "minNodes"]
+    ])("is refused with %s", ([checks, expected]) =>
+      Effect.gen(function*() {
+        const { message } = yield* Effect.flip(examined(checks))
+        assert.include(message, expected)
+        assert.include(message, "Probe team: check a cannot work: ")
+        assert.notInclude(message, "\n")
+      }))
+
+    it.effect("may have checks that only some agents know, which is said with what is near", () =>
+      Effect.gen(function*() {
+        const [mine, typo] = yield* examined("{ name: a, use: example.mine }, { name: b, use: k8s.node.readines }")
+        assert.include(mine, "Probe team: example.mine is not in the catalogue. It runs")
+        assert.include(typo, "did you mean k8s.node.readiness?")
       }))
   })
 })

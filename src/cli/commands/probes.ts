@@ -58,11 +58,12 @@ export const apply = Command.make(
     )
   },
   Effect.fn("probe.apply")(function*(options) {
-    const [{ withFleet }, Manifests] = yield* Effect.promise(() =>
-      Promise.all([import("../MasterSession.ts"), import("../Manifests.ts")])
+    const [{ withFleet }, Manifests, { catalogue }] = yield* Effect.promise(() =>
+      Promise.all([import("../MasterSession.ts"), import("../Manifests.ts"), import("../../probes/Catalogue.ts")])
     )
-    // All files are read before anything is changed.
+    // All files are read and examined before anything is changed.
     const probes = (yield* Effect.forEach(options.files, Manifests.loadProbes)).flat()
+    yield* note((yield* Effect.forEach(probes, (probe) => Manifests.examine(probe, catalogue))).flat())
     yield* withFleet(options, (fleet) =>
       Effect.forEach(
         probes,
