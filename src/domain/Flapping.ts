@@ -107,9 +107,15 @@ export const follow = (before: Turns, run: Pick<Report, "status" | "code" | "sta
   }
 }
 
-/** For people: how often, since when, what the worst was, and what the last run said. */
+/** To the second, which is as exact as people compare it with their logs. */
+const timeText = (at: DateTime.Utc): string =>
+  `${DateTime.formatIso(at).slice(0, "2026-01-01T12:00:00".length).replace("T", " ")} UTC`
+
+/** For people: how often, since when, what the worst was, when it ends, and what the last run said. */
 export const describe = (episode: Episode, report: Pick<Report, "status" | "code" | "message">): string =>
-  `went between good and bad ${episode.turns} times since ${DateTime.formatIso(episode.since)}, at worst ` +
-  `${episode.worst}${episode.code === undefined ? "" : ` ${episode.code}`}; the last run said ${report.status}${
+  `went between good and bad ${episode.turns} times since ${timeText(episode.since)}, at worst ` +
+  `${episode.worst}${episode.code === undefined ? "" : ` ${episode.code}`}; ends after ${
+    Duration.format(QUIET)
+  } without another change; the last run said ${report.status}${
     report.code === undefined ? "" : ` ${report.code}`
   }: ${report.message}`

@@ -1,5 +1,5 @@
 /** What is wrong with a probe's configuration, said for whoever wrote it. */
-import { Effect, Schema, SchemaAST, SchemaIssue } from "effect"
+import { Effect, Schema, SchemaAST, type SchemaIssue } from "effect"
 import * as EditDistance from "../domain/EditDistance.ts"
 import type { AnyProbe } from "./Probe.ts"
 

@@ -76,7 +76,11 @@ describe("a checker that goes between good and bad", () => {
     ])
     const { blame, message } = last(states)
     assert.strictEqual(blame, "target")
-    assert.include(message, "6 times since 2026-01-01T00:01:00.000Z, at worst ERROR CODE; the last run said PASS: fine")
+    assert.include(
+      message,
+      "6 times since 2026-01-01 00:01:00 UTC, at worst ERROR CODE; ends after 10m without another change; " +
+        "the last run said PASS: fine"
+    )
   })
 
   it("is its own self again after a while without a turn, and a fault that has come to stay is an ERROR again", () => {

@@ -1,6 +1,6 @@
 import { assert, describe, it, layer } from "@effect/vitest"
 import { DateTime, Duration, Effect, Schema } from "effect"
-import { KubeError, ServerFault } from "../../src/infra/kube/KubeError.ts"
+import { AdmissionDenied, KubeError, ServerFault } from "../../src/infra/kube/KubeError.ts"
 import { ValidatingWebhookConfiguration } from "../../src/infra/kube/resources/admission.ts"
 import { ConfigMap, Pod, Service, ServiceAccount } from "../../src/infra/kube/resources/core.ts"
 import { EndpointSlice } from "../../src/infra/kube/resources/discovery.ts"
@@ -163,6 +163,26 @@ describe("judging webhooks", () => {
     for (const conditions of [{ ready: false }, { ready: false, serving: false, terminating: true }]) {
       assert.include(fault(conditions), "no ready endpoint")
     }
+  })
+
+  it("names the object to change in every message, as far as it is known", () => {
+    const seen = {
+      backends: { services: [], slices: [] },
+      kubeSystem: KUBE_SYSTEM,
+      now: DateTime.makeUnsafe("2026-01-01T00:00:00Z")
+    }
+    const guard = hook({ clientConfig: { service: { namespace: "a", name: "b" } }, timeoutSeconds: 30 })
+    const named = "webhook guard.example.com of ValidatingWebhookConfiguration guard"
+    const said = judge(config, seen)(guard)
+    assert.strictEqual(said.length, 4)
+    for (const { message } of said) assert.include(message, named)
+    const error = new KubeError({
+      cluster: "c",
+      call: { verb: "create", resource: "pods" },
+      reason: new AdmissionDenied({ kind: "webhook-failed", by: "guard.example.com", detail: "refused" })
+    })
+    assert.include(judgeRefusal("Pod", error, [guard]).message, `because ${named} does not answer`)
+    assert.include(judgeRefusal("Pod", error, []).message, "because webhook guard.example.com does not answer")
   })
 
   it("never blames webhooks for a dry run that the API server did not get to", () => {

@@ -169,6 +169,17 @@ describe("judging nodes", () => {
     assert.deepStrictEqual(few([leaving, dead("b")]), ["ERROR FEW_NODES_SCHEDULABLE"])
   })
 
+  it("names the nodes that take no pods, a few of each cause", () => {
+    const cordoned = ["a", "b", "c", "d", "e", "f"].map((name) => node(name, { cordoned: "2 days" }))
+    const dead = node("z", { ready: ["Unknown", "1 hour"], cordoned: "2 days" })
+    const config = Schema.decodeSync(NodeReadinessConfig)({})
+    const { findings } = judge(config)({ nodes: [...cordoned, dead, node("y")], leases: [], now: NOW, leaseNow: NOW })
+    assert.deepStrictEqual(
+      findings.filter(({ code }) => code === "FEW_NODES_SCHEDULABLE").map(({ message }) => message),
+      ["1 of 8 worker nodes take pods (12 %, at least 80 % expected); cordoned: a, b, c, d, e, ...; not ready: z"]
+    )
+  })
+
   it("names pressures, missing networks and unexpected taints, each taint once", () => {
     assert.deepStrictEqual(says([node("a", { conditions: ["DiskPressure", "NetworkUnavailable", "Custom"] })]), [
       "WARN NODE_PRESSURE a",
@@ -373,6 +384,7 @@ describe("k8s.node.readiness", () => {
             yield* kubectl("cordon", ...cluster.nodes.map((node) => node.name))
             const none = yield* until("ERROR FEW_NODES_SCHEDULABLE")
             assert.include(none.message, "0 of 2 worker nodes")
+            assert.include(none.message, "cordoned: ")
             yield* kubectl("uncordon", ...cluster.nodes.map((node) => node.name))
             yield* until("PASS")
           })

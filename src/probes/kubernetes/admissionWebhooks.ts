@@ -115,7 +115,8 @@ export interface Hook {
 
 const subject = (hook: Hook) => ({ kind: hook.kind, name: hook.configuration })
 const isFail = ({ webhook }: Hook): boolean => webhook.failurePolicy !== "Ignore"
-const title = ({ webhook }: Hook): string => `webhook ${webhook.name}`
+/** With the object that would have to be changed or deleted. */
+const title = ({ configuration, kind, webhook }: Hook): string => `webhook ${webhook.name} of ${kind} ${configuration}`
 
 /** A webhook that cannot be called is an outage or a hole, as its failurePolicy says. */
 const uncallable = (hook: Hook, code: Codes.Code, why: string): Finding =>
@@ -325,7 +326,9 @@ export const judgeRefusal = (what: string, error: KubeError, hooks: ReadonlyArra
   return reason.kind === "webhook-failed"
     ? codes.WEBHOOK_CALL_FAILED({
       ...about,
-      message: `a ${what} cannot be created, because webhook ${reason.by ?? ""} does not answer: ${reason.detail}`
+      message: `a ${what} cannot be created, because ${
+        hook === undefined ? `webhook ${reason.by ?? ""}` : title(hook)
+      } does not answer: ${reason.detail}`
     })
     : codes.DRY_RUN_REFUSED({ ...about, message: `dry run of ${what}: ${error.message}` })
 }

@@ -320,6 +320,10 @@ const judgeCordon = (node: Node, now: DateTime.Utc, config: NodeReadinessConfig)
   ]
 }
 
+/** The first few: a message has room for no more. */
+const someOf = (names: ReadonlyArray<string>): string =>
+  `${names.slice(0, 5).join(", ")}${names.length > 5 ? ", ..." : ""}`
+
 /** Taints are told once each, with the nodes that carry them: a pool of a hundred is one decision. */
 const judgeTaints = (nodes: ReadonlyArray<Node>, config: NodeReadinessConfig): ReadonlyArray<Finding> => {
   const carriers = new Map<string, Array<string>>()
@@ -334,9 +338,7 @@ const judgeTaints = (nodes: ReadonlyArray<Node>, config: NodeReadinessConfig): R
     return codes.NODE_TAINTED({
       message: names.length === 1
         ? `node ${first} has the unexpected taint ${taint}`
-        : `${names.length} nodes have the unexpected taint ${taint}: ${names.slice(0, 5).join(", ")}${
-          names.length > 5 ? ", ..." : ""
-        }`,
+        : `${names.length} nodes have the unexpected taint ${taint}: ${someOf(names)}`,
       subject: { kind: "Node", name: first },
       evidence: { taint, nodes: names.length }
     })
@@ -366,21 +368,27 @@ const judgeOpen = (
   const all = workers.length > 0 ? workers : present
   const isBroken = (finding: Finding | undefined) => finding?.status === "ERROR"
   const open = all.filter(([node, finding]) => !isBroken(finding) && !node.spec.unschedulable && !isTakenAway(node))
-  const few = (counted: number, percent: number) =>
-    codes.FEW_NODES_SCHEDULABLE({
-      message: `${open.length} of ${counted} worker nodes take pods (${percent} %, at least ` +
-        `${config.minSchedulable} % expected)`,
-      evidence: { schedulable: open.length, nodes: counted }
+  const few = (counted: typeof all, percent: number) => {
+    const out = Map.groupBy(
+      counted.filter((each) => !open.includes(each)),
+      ([node, finding]) => isBroken(finding) ? "not ready" : isTakenAway(node) ? "taken away" : "cordoned"
+    )
+    const causes = [...out].map(([cause, nodes]) => `${cause}: ${someOf(nodes.map(([node]) => nameOf(node)))}`)
+    return codes.FEW_NODES_SCHEDULABLE({
+      message: `${open.length} of ${counted.length} worker nodes take pods (${percent} %, at least ` +
+        `${config.minSchedulable} % expected); ${causes.join("; ")}`,
+      evidence: { schedulable: open.length, nodes: counted.length }
     })
+  }
   // An autoscaler may take the last nodes away, when nothing runs on them.
   if (open.length === 0) {
-    return all.some(([node, finding]) => isBroken(finding) || node.spec.unschedulable) ? [few(all.length, 0)] : []
+    return all.some(([node, finding]) => isBroken(finding) || node.spec.unschedulable) ? [few(all, 0)] : []
   }
   const counted = all.filter(([node, finding]) =>
     isBroken(finding) || !isInMaintenance(node, now, config) && !isTakenAway(node)
   )
   const percent = Math.floor(open.length * 100 / counted.length)
-  return counted.length - open.length > 1 && percent < config.minSchedulable ? [few(counted.length, percent)] : []
+  return counted.length - open.length > 1 && percent < config.minSchedulable ? [few(counted, percent)] : []
 }
 
 /** The verdict on what was seen. */
