@@ -110,7 +110,8 @@ export const start = Effect.fn("EmbeddedFleet.start")(function*(options: Embedde
   }))
   const { ca, port } = Context.get(master, ApiServer)
   const server = `https://${HOST}:${port}`
-  yield* announce({ server, ca, state })
+  const link = `https://${HOST}:${Context.get(master, LinkServer).port}`
+  yield* announce({ server, ca, link, state })
   const connection = yield* Connection.resolve({
     server: Option.some(server),
     tokenFile: Option.some(path.join(state, Master.TOKEN_FILE)),
@@ -126,7 +127,6 @@ export const start = Effect.fn("EmbeddedFleet.start")(function*(options: Embedde
       fleet.applyProbe({ name, labels, spec: { ...spec, clusterSelector: spec.clusterSelector ?? {} } })
   )
 
-  const linkPort = Context.get(master, LinkServer).port
   const clusters = clusterNames(options.connections)
   yield* Effect.forEach(options.connections, (cluster, index) =>
     Effect.gen(function*() {
@@ -150,7 +150,7 @@ export const start = Effect.fn("EmbeddedFleet.start")(function*(options: Embedde
         profile: options.profile,
         credentials: Option.getOrUndefined(options.credentials ?? Option.none()),
         ...Option.match(options.workerImage, { onNone: () => ({}), onSome: (workerImage) => ({ workerImage }) }),
-        master: `https://${HOST}:${linkPort}`,
+        master: link,
         joinToken
       }))).pipe(
         Effect.mapError((error) => new Failure({ reason: `the agent for ${name}: ${error.message}` }))

@@ -39,14 +39,17 @@ const masterOptions = (options: MasterProcessOptions): Master.MasterOptions => (
 export const announce = Effect.fn("MasterProcess.announce")(function*(options: {
   readonly server: string
   readonly ca: string | undefined
+  /** Where agents link to. */
+  readonly link: string
   readonly state: string
 }) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
   const file = yield* Connection.localFile
-  const { ca, server, state } = options
+  const { ca, link, server, state } = options
   const content = {
     server,
+    link,
     tokenFile: path.resolve(state, Master.TOKEN_FILE),
     ...(ca === undefined ? {} : { ca })
   }
@@ -72,7 +75,7 @@ export const run = Effect.fn("MasterProcess.run")(function*(options: MasterProce
   const link = urlOf(options.linkListen, Context.get(context, LinkServer).port, options.linkNames)
   const { ca, port } = Context.get(context, ApiServer)
   const server = urlOf(options.apiListen, port, options.apiNames)
-  if (options.resources === "sqlite") yield* announce({ server, ca, state: options.state })
+  if (options.resources === "sqlite") yield* announce({ server, ca, link, state: options.state })
   yield* Effect.logInfo("the master serves").pipe(Effect.annotateLogs({ link, api: server, state: options.state }))
   return yield* Effect.never
 }, Effect.scoped)

@@ -19,6 +19,9 @@ export const withFleet = <A, E, R>(
     return yield* Effect.provide(FleetClient.use(use), FleetClient.layer(connection))
   })
 
+/** How agents reach the master, where the connection tells it. */
+export const linkOf = (options: MasterOptions) => Effect.map(Connection.resolve(options), ({ link }) => link)
+
 /** The items of all pages. */
 export const allPages = <A, E, R>(
   page: (

@@ -15,6 +15,8 @@ export class ConnectionError extends Data.TaggedError("ConnectionError")<{ reado
 /** How a master is reached. */
 export interface Connection extends FleetClientOptions {
   readonly token: Effect.Effect<Redacted.Redacted<string>, ConnectionError>
+  /** `https://host:port` that agents link to, where a master on this machine tells it. */
+  readonly link?: string | undefined
 }
 
 /** What a master leaves for the commands of its user. */
@@ -24,7 +26,9 @@ export const ConnectionFile = Schema.Struct({
   /** The file with the bearer token. */
   tokenFile: Schema.String,
   /** PEM. */
-  ca: Schema.optionalKey(Schema.String)
+  ca: Schema.optionalKey(Schema.String),
+  /** Where agents link to: `https://host:port`. */
+  link: Schema.optionalKey(Schema.String)
 })
 export type ConnectionFile = typeof ConnectionFile.Type
 
@@ -100,7 +104,7 @@ export const resolve = Effect.fn("Connection.resolve")(function*(
       (error) => new ConnectionError({ detail: `the authority ${caFile.value} cannot be read: ${error.message}` })
     )
     : local?.ca
-  return { server: url, token, ca }
+  return { server: url, token, ca, link: local?.link }
 })
 
 const orEnvironment = (option: Option.Option<string>, name: string) =>

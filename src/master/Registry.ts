@@ -79,13 +79,20 @@ const make = Effect.gen(function*() {
   const statuses = yield* ClusterStatuses
   const tokens = yield* JoinTokens
 
+  const isRevoked = (cluster: string) =>
+    membership.find(cluster).pipe(
+      Effect.as(false),
+      Effect.catchTags({ Revoked: () => Effect.succeed(true), UnknownCluster: () => Effect.succeed(false) })
+    )
+
   const viewOf = Effect.fnUntraced(function*(cluster: KnownCluster): Effect.fn.Return<ClusterView> {
     const row = yield* state.row(cluster.name)
     return {
       name: cluster.name,
       labels: cluster.labels,
       status: Option.match(row, { onNone: () => "UNKNOWN" as const, onSome: ({ status }) => status }),
-      state: yield* statuses.of(cluster)
+      state: yield* statuses.of(cluster),
+      ...(yield* isRevoked(cluster.name)) ? { revoked: true } : {}
     }
   })
 

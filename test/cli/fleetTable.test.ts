@@ -3,7 +3,7 @@ import { DateTime } from "effect"
 import * as FleetDetails from "../../src/cli/FleetDetails.ts"
 import * as FleetTable from "../../src/cli/output/FleetTable.ts"
 import { plain } from "../../src/cli/output/Style.ts"
-import type { Cell, MatrixRow, ProbeView } from "../../src/domain/rpc/Fleet.ts"
+import type { Cell, ClusterView, MatrixRow, ProbeView } from "../../src/domain/rpc/Fleet.ts"
 import { checkerCodes } from "../../src/probes/CheckerCodes.ts"
 import { nodeReadiness } from "../../src/probes/kubernetes/nodeReadiness.ts"
 
@@ -170,5 +170,21 @@ describe("the fleet's table", () => {
     assert.isTrue(lines.some((line) => line.includes("other/api")))
     assert.strictEqual(lines.filter((line) => line.startsWith("PROBE")).length, 2)
     for (const line of lines) assert.isAtMost(line.length, 24)
+  })
+})
+
+describe("the list of clusters", () => {
+  const view = (name: string, more: Partial<ClusterView>): ClusterView => ({
+    name,
+    labels: {},
+    status: "UNKNOWN",
+    state: { link: { state: "Disconnected", since: EARLIER }, heartbeat: NOW },
+    ...more
+  })
+
+  it("tells a cluster that may not return from one whose link is lost", () => {
+    const lines = FleetTable.clusters([view("a", { revoked: true }), view("b", {})], options)
+    assert.match(lines[1] ?? "", /^a +UNKNOWN +revoked /u)
+    assert.match(lines[2] ?? "", /^b +UNKNOWN +lost +just now$/u)
   })
 })

@@ -1,15 +1,23 @@
 /** `kubeprober cluster add|list|label|revoke|remove`: who is in the fleet. */
-import { DateTime, Effect, FileSystem, Option, Redacted, Schema } from "effect"
+import { DateTime, Effect, Option, Redacted, Schema } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { ClusterView } from "../../domain/rpc/Fleet.ts"
 import { Failure } from "../Failure.ts"
 import * as Structured from "../output/Structured.ts"
 import { Screen, note, print } from "../Screen.ts"
+import * as TokenFile from "../TokenFile.ts"
 import * as flags from "./flags.ts"
 
 const encodeView = Schema.encodeSync(ClusterView)
 
 const load = Effect.promise(() => Promise.all([import("../MasterSession.ts"), import("../output/FleetTable.ts")]))
+
+/** For whoever has to know better where the master is. */
+const MASTER = "https://MASTER:8443"
+
+/** Whether an address means whoever uses it. */
+const isThisMachine = (url: string): boolean =>
+  ["localhost", "127.0.0.1", "[::1]"].includes(URL.parse(url)?.hostname ?? "")
 
 const name = Argument.String("NAME").pipe(Argument.withDescription("The cluster's name"))
 
@@ -29,36 +37,44 @@ const add = Command.make(
       Flag.optional
     ),
     masterUrl: Flag.String("master-url").pipe(
-      Flag.withDescription("How agents reach the master, for the command that is printed"),
-      Flag.withDefault("https://MASTER:8443")
+      Flag.withDescription(
+        "How agents reach the master, for the command that is printed; as the master on this machine says when absent"
+      ),
+      Flag.withMetavar("URL"),
+      Flag.optional
     )
   },
   Effect.fn("cluster.add")(function*(options) {
     const labels = yield* labelsOf(options.labels)
-    const [{ withFleet }] = yield* load
+    const [{ linkOf, withFleet }] = yield* load
     yield* withFleet(options, (fleet) =>
       Effect.gen(function*() {
-        const { expiresAt, token } = yield* fleet.createJoinToken({ cluster: options.name, labels })
+        const masterUrl = Option.isSome(options.masterUrl)
+          ? options.masterUrl.value
+          : (yield* linkOf(options)) ?? MASTER
+        const create = fleet.createJoinToken({ cluster: options.name, labels })
+        const { expiresAt, token } = yield* Option.match(options.tokenOut, {
+          onNone: () => create,
+          onSome: (file) => TokenFile.write(file, create, ({ token }) => Redacted.value(token))
+        })
         const file = Option.getOrElse(options.tokenOut, () => `${options.name}.token`)
-        if (Option.isSome(options.tokenOut)) {
-          const fs = yield* FileSystem.FileSystem
-          // Made new and closed to others from the start; a file that is there keeps its mode and would not be.
-          yield* fs.writeFileString(options.tokenOut.value, `${Redacted.value(token)}\n`, { mode: 0o600, flag: "wx" })
-            .pipe(Effect.mapError((error) =>
-              new Failure({ reason: `--token-out ${file}: ${error.message}; the token was made and expires unused` })
-            ))
-        } else yield* print([Redacted.value(token)])
+        if (Option.isNone(options.tokenOut)) yield* print([Redacted.value(token)])
         yield* note([
           "",
           `That is the join token of ${options.name}: good once, until ${DateTime.formatIso(expiresAt)}.`,
           `With the token in the file ${file}, for an agent outside the cluster:`,
-          `  kubeprober agent --master ${options.masterUrl} --join-token-file ${file}`,
+          `  kubeprober agent --master ${masterUrl} --join-token-file ${file}`,
           "and for one in the cluster (deploy/README.md):",
           "  kubectl create namespace kubeprober",
           `  kubectl -n kubeprober create secret generic kubeprober-join --from-file=token=${file}`,
-          `  kubectl -n kubeprober create configmap kubeprober-agent-settings --from-literal=master=${options.masterUrl}`,
+          `  kubectl -n kubeprober create configmap kubeprober-agent-settings --from-literal=master=${masterUrl}`,
           "  kubectl apply --server-side -k deploy/crds",
-          "  kubectl apply --server-side -k deploy/agent"
+          "  kubectl apply --server-side -k deploy/agent",
+          ...isThisMachine(masterUrl)
+            ? [
+              `${masterUrl} is for agents on this machine; \`kubeprober master --link-name NAME\` lets others reach it`
+            ]
+            : []
         ])
       }))
   })

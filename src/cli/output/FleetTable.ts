@@ -338,10 +338,16 @@ export const transition = (change: Transition, style: Style): string =>
 export const clusters = (views: ReadonlyArray<ClusterView>, options: FleetTableOptions): ReadonlyArray<string> =>
   Table.render([
     ["NAME", "STATUS", "LINK", "KUBERNETES", "AGENT", "NODES", "HEARD", ...options.wide ? ["LABELS"] : []],
-    ...views.map(({ labels, name, state, status }) => [
+    ...views.map(({ labels, name, revoked, state, status }) => [
       name,
       options.style.status(status),
-      state.link === undefined ? "never" : state.link.state === "Connected" ? "linked" : "lost",
+      revoked === true
+        ? "revoked"
+        : state.link === undefined
+        ? "never"
+        : state.link.state === "Connected"
+        ? "linked"
+        : "lost",
       state.versions?.kubernetes ?? "",
       state.versions?.agent ?? "",
       state.nodeCount === undefined ? "" : String(state.nodeCount),

@@ -164,7 +164,9 @@ export const ClusterView = Schema.Struct({
   name: ClusterName,
   labels: Schema.Record(Schema.String, Schema.String),
   status: Status,
-  state: ClusterState
+  state: ClusterState,
+  /** Its link was dropped and it may not return. */
+  revoked: Schema.optionalKey(Schema.Boolean)
 })
 export type ClusterView = typeof ClusterView.Type
 
