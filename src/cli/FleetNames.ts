@@ -18,6 +18,8 @@ export interface Known extends Asked {
 /** Names printed of those there are; the rest is counted. */
 const MOST_NAMES = 10
 
+const isOrAre = (names: ReadonlyArray<string>): string => `there ${names.length === 1 ? "is" : "are"} ${listed(names)}`
+
 const listed = (names: ReadonlyArray<string>): string =>
   `${names.slice(0, MOST_NAMES).join(", ")}${names.length > MOST_NAMES ? ` and ${names.length - MOST_NAMES} more` : ""}`
 
@@ -30,7 +32,7 @@ const unknownCluster = (name: string, { clusters }: Known): string =>
   `there is no cluster ${name}${near(name, clusters)}${
     clusters.length === 0
       ? "; there is none yet, and `kubeprober cluster add NAME` adds one"
-      : ` (there is ${listed(clusters)})`
+      : ` (${isOrAre(clusters)})`
   }`
 
 const unknownProbe = (name: string, { checkers, probes }: Known): string => {
@@ -38,9 +40,7 @@ const unknownProbe = (name: string, { checkers, probes }: Known): string => {
   const meant = holders.length > 0
     ? `; did you mean the checker ${name} of the Probe ${listed(holders)}? --probe ${holders[0]} shows it`
     : near(name, probes)
-  return `there is no Probe ${name}${meant}${
-    probes.length === 0 ? "; there is none yet" : ` (there is ${listed(probes)})`
-  }`
+  return `there is no Probe ${name}${meant}${probes.length === 0 ? "; there is none yet" : ` (${isOrAre(probes)})`}`
 }
 
 /** Says of each name that does not exist what there is instead; nothing when all do. */
@@ -66,7 +66,11 @@ export const ensureKnown = Effect.fn("FleetNames.ensureKnown")(function*(
         next
       }))
     )).map(({ name }) => name)
-  const probes = asked.probes.length === 0 ? [] : (yield* fleet.probes({})).probes.map(({ name }) => name)
+  // Who may not list Probes may still look at what they say.
+  const probes = asked.probes.length === 0 ? [] : yield* fleet.probes({}).pipe(
+    Effect.map(({ probes }) => probes.map(({ name }) => name)),
+    Effect.catchTag("Forbidden", () => Effect.succeed(asked.probes))
+  )
   if (unknown(asked, { clusters, probes, checkers: [] }).length === 0) return
   const rows = yield* allPages((after) =>
     Effect.map(fleet.matrix({ filter: {}, ...after }), ({ next, rows }) => ({ items: rows, next }))

@@ -16,7 +16,7 @@ describe("names that a call gives", () => {
   })
 
   it("of no cluster are told, with those there are and what is near", () => {
-    assert.deepStrictEqual(unknown(["nope", "local-1"], []), ["there is no cluster nope (there is local-1, local-2)"])
+    assert.deepStrictEqual(unknown(["nope", "local-1"], []), ["there is no cluster nope (there are local-1, local-2)"])
     assert.include(unknown(["local-3"], [])[0], "did you mean local-1 or local-2?")
     assert.include(
       FleetNames.unknown({ clusters: ["a"], probes: [] }, { ...known, clusters: [] })[0],
@@ -27,7 +27,7 @@ describe("names that a call gives", () => {
   it("of a checker are told from those of Probes", () => {
     assert.deepStrictEqual(unknown([], ["k8s.node.readiness"]), [
       "there is no Probe k8s.node.readiness; did you mean the checker k8s.node.readiness of the Probe kubernetes? " +
-      "--probe kubernetes shows it (there is kubernetes, infrastructure)"
+      "--probe kubernetes shows it (there are kubernetes, infrastructure)"
     ])
     assert.include(unknown([], ["kubernets"])[0], "did you mean kubernetes?")
   })

@@ -120,7 +120,7 @@ describe("a table drawn again and again", () => {
     assert.match(lines[0] ?? "", /^1 cluster, 1 linked; 19 checkers: 1 ERROR/u)
     assert.match(lines[1] ?? "", /^ERROR local-1 k8s\.node\.readiness/u)
     assert.include(text, "  k8s.node.readiness")
-    assert.include(text, "kubernetes and 18 without a fault")
+    assert.include(text, "kubernetes (18 without a fault)")
     assert.match(text, /^all +ERROR$/mu)
     assert.notInclude(text, "k8s.check.00")
   })
@@ -155,6 +155,17 @@ describe("a fleet that has just started", () => {
     const before = FleetTable.render([row("local-1", unlinked, { status: "UNKNOWN", linked: false })], options)
     assert.notInclude(before.join("\n"), "UNKNOWN")
     assert.include(before.join("\n"), "local-1 has no link yet")
+  })
+
+  it("does not count what waits as well, where room is short", () => {
+    const rows = [row("local-1", [...cells, cell("c"), cell("d")], { status: "UNKNOWN" })]
+    const text = FleetTable.frame(rows, { ...options, height: 5 }).join("\n")
+    assert.include(text, "kubernetes (2 without a fault, 2 waiting)")
+    const many = Array.from({ length: 9 }, (_, index) => row(`c${index}`, index < 4 ? cells : [cell("c")]))
+    assert.include(
+      FleetTable.frame(many, { ...options, height: 5 }).join("\n"),
+      "and 9 clusters (5 without a fault, 4 waiting)"
+    )
   })
 
   it("tells of what is known already, and why a check is never run", () => {

@@ -105,6 +105,16 @@ const isQuiet = (cell: Cell): boolean => cell.status === "PASS" || cell.status =
 
 const isLoud = (cell: Cell | undefined): boolean => cell !== undefined && !isQuiet(cell)
 
+/** How many rows, or clusters, that ask for nobody are not shown: what waits is not yet without a fault. */
+const quietText = (hidden: ReadonlyArray<ReadonlyArray<Cell>>, { style }: FleetTableOptions): string => {
+  const waits = hidden.filter((cells) => cells.some(isWaiting)).length
+  const said = [
+    ...hidden.length === waits ? [] : [`${hidden.length - waits} without a fault`],
+    ...waits === 0 ? [] : [`${waits} waiting`]
+  ]
+  return said.length === 0 ? "" : style.dim(` (${said.join(", ")})`)
+}
+
 /** Of `all` clusters the first that fit beside the names of the checkers; at least one. */
 const across = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOptions): ReadonlyArray<string> => {
   const cells = rows.flatMap((row) => row.cells)
@@ -121,8 +131,10 @@ const across = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOptions): Rea
     const shown = options.collapsed === true
       ? members.filter(([key]) => found.some((column) => isLoud(column.get(key))))
       : members
-    const quiet = members.length - shown.length
-    lines.push([`${options.style.bold(layer)}${quiet === 0 ? "" : options.style.dim(` and ${quiet} without a fault`)}`])
+    const hidden = members.filter((member) => !shown.includes(member)).map(([key]) =>
+      found.flatMap((column) => column.get(key) ?? [])
+    )
+    lines.push([`${options.style.bold(layer)}${quietText(hidden, options)}`])
     for (const [key, cell] of shown) {
       lines.push([`  ${titleOf(cell, cells)}`, ...found.map((column) => cellText(column.get(key), options))])
     }
@@ -161,7 +173,7 @@ const down = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOptions): Reado
   const shown = options.collapsed === true
     ? rows.filter((row) => row.cells.length === 0 || row.cells.some(isLoud) || !(row.linked || isUnheard(row)))
     : rows
-  const quiet = rows.length - shown.length
+  const quiet = rows.filter((row) => !shown.includes(row)).map(({ cells }) => cells)
   return [
     ...Table.render([
       ["CLUSTER", "STATUS", "LINK", "CHECKERS", "FAILING", "UNKNOWN"],
@@ -174,7 +186,9 @@ const down = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOptions): Reado
         named(row.cells.filter((cell) => isUnknown(cell) && !isWaiting(cell)))
       ])
     ]),
-    ...quiet === 0 ? [] : [options.style.dim(`and ${counted(quiet, "cluster")} without a fault`)]
+    ...quiet.length === 0
+      ? []
+      : [`${options.style.dim(`and ${counted(quiet.length, "cluster")}`)}${quietText(quiet, options)}`]
   ]
 }
 

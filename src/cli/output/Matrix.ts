@@ -134,6 +134,10 @@ const SHOWN = 3
 
 const indent = (text: string, by: string): string => text.split("\n").join(`\n${by}`)
 
+/** Each request of an identity that is refused says the same of its own path. */
+const isNews = ({ code }: Finding, index: number, all: ReadonlyArray<Finding>): boolean =>
+  code !== checkerCodes.UNAUTHENTICATED.code || all.findIndex((other) => other.code === code) === index
+
 const isBecauseOf = (finding: Finding, parent: string): boolean =>
   finding.code === checkerCodes.PARENT_FAILED.code && finding.evidence?.["parent"] === parent
 
@@ -191,7 +195,7 @@ export const findings = (columns: ReadonlyArray<MatrixColumn>, options: MatrixOp
     .toSorted((a, b) => findingOrder(a.findings[0], b.findings[0]))
 
   const blocks = groups.flatMap(({ children, cluster, findings, others, report }) => {
-    const shown = wide ? findings : findings.slice(0, SHOWN)
+    const shown = wide ? findings : findings.filter(isNews).slice(0, SHOWN)
     const hidden = findings.length - shown.length + report.truncated
     const lines = [""]
     const explained = new Set<string>()
@@ -240,9 +244,9 @@ export const summary = (
     count: reports.filter((report) => report.status === status).length
   })).filter(({ count }) => count > 0)
   const requests = result.clusters.reduce((sum, cluster) => sum + cluster.requests, 0)
-  return `${result.clusters.length} ${
-    result.clusters.length === 1 ? "cluster" : "clusters"
-  }, ${reports.length} verdicts: ${
-    counts.map(({ count, status }) => style.status(status, `${count} ${status}`)).join(", ")
-  } (${seconds(result.duration)}, ${requests} API requests)`
+  return `${result.clusters.length} ${result.clusters.length === 1 ? "cluster" : "clusters"}, ${reports.length} ${
+    reports.length === 1 ? "verdict" : "verdicts"
+  }: ${counts.map(({ count, status }) => style.status(status, `${count} ${status}`)).join(", ")} (${
+    seconds(result.duration)
+  }, ${requests} API ${requests === 1 ? "request" : "requests"})`
 }
