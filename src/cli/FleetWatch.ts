@@ -36,12 +36,17 @@ export const printTable = Effect.fnUntraced(function*(
 })
 
 /** Draws until it is interrupted, or the master is gone; the last table stays, whole. */
-const live = Effect.fnUntraced(function*(fleet: FleetClient["Service"], filter: FleetFilter, wide: boolean) {
+const live = Effect.fnUntraced(function*(
+  fleet: FleetClient["Service"],
+  filter: FleetFilter,
+  { fresh, wide }: { readonly wide: boolean; readonly fresh?: boolean }
+) {
   const screen = yield* Screen
+  const startedAt = fresh === true ? yield* DateTime.now : undefined
   const latest = yield* Ref.make<ReadonlyArray<MatrixRow>>(yield* rows(fleet, filter))
   const drawn = (height?: number) =>
     Effect.gen(function*() {
-      const options = yield* tableOptions(wide)
+      const options = { ...yield* tableOptions(wide), startedAt }
       const found = yield* Ref.get(latest)
       return height === undefined ? FleetTable.render(found, options) : FleetTable.frame(found, { ...options, height })
     }).pipe(Effect.provideService(Screen, screen))
@@ -81,7 +86,7 @@ export const watch = Effect.fnUntraced(function*(
   options: { readonly wide: boolean; readonly fresh?: boolean }
 ) {
   const { out } = yield* Screen
-  if (out.isTerminal) return yield* live(fleet, filter, options.wide)
+  if (out.isTerminal) return yield* live(fleet, filter, options)
   if (options.fresh === true) yield* settled(fleet, filter)
   yield* printTable(yield* rows(fleet, filter), options.wide)
   return yield* lines(fleet, filter)

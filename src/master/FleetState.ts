@@ -61,15 +61,18 @@ const make = Effect.gen(function*() {
     return known
   }
 
-  const isLinked = (cluster: string) => Effect.map(Effect.option(links.find(cluster)), Option.isSome)
+  /** Since when; nothing without a link. */
+  const linkedSince = (cluster: string) =>
+    Effect.map(Effect.option(links.find(cluster)), (link) => Option.getOrUndefined(link)?.since)
 
   const look = Effect.fnUntraced(function*(cluster: string) {
     const set = yield* desired.of(cluster)
     if (Option.isNone(set)) return undefined
-    const linked = yield* isLinked(cluster)
+    const since = yield* linkedSince(cluster)
+    const linked = since !== undefined
     const now = yield* DateTime.now
     const { known } = entryOf(cluster)
-    return { linked, now, cells: cellsOf({ probes: set.value.set.probes, known, linked, now }) }
+    return { linked, since, now, cells: cellsOf({ probes: set.value.set.probes, known, linked, now }) }
   })
 
   /** Looks again, and tells what is shown differently. */
@@ -156,6 +159,7 @@ const make = Effect.gen(function*() {
       cluster,
       status: statusOf(cells),
       linked: seen.linked,
+      ...(seen.since === undefined ? {} : { linkedSince: seen.since }),
       cells: cells.map(({ cell }) => cell)
     })
   })

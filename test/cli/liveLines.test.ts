@@ -142,7 +142,7 @@ describe("a fleet that has just started", () => {
   const waiting = { status: "UNKNOWN", message: NEVER_RAN.linked, freshness: "stale" } as const
   const { lastRun: _run, since: _since, ...bare } = cell("x", waiting)
   const cells = ["a", "b"].map((checker): Cell => ({ ...bare, checker }))
-  const options = { style: plain, wide: false, now: NOW }
+  const options = { style: plain, wide: false, now: NOW, startedAt: NOW }
 
   it("waits, in one line, instead of telling of an outage", () => {
     const text = FleetTable.render([row("local-1", cells, { status: "UNKNOWN" })], options).join("\n")
@@ -173,7 +173,31 @@ describe("a fleet that has just started", () => {
     const text = FleetTable.render([row("local-1", [...cells, refused], { status: "UNKNOWN" })], options).join("\n")
     assert.match(text, /^all +UNKNOWN$/mu)
     assert.match(text, /^UNKNOWN local-1 c\n {2}policy\.interval/mu)
-    assert.include(text, "1 UNKNOWN, 2 waiting")
+    assert.include(text, "1 UNKNOWN, 2 not run yet")
+  })
+
+  it("waits no longer than first runs take, by the age of the link", () => {
+    const linked = (minutes: number) =>
+      FleetTable.render(
+        [row("local-1", cells, {
+          status: "UNKNOWN",
+          linkedSince: DateTime.subtract(NOW, { minutes })
+        })],
+        { style: plain, wide: false, now: NOW }
+      ).join("\n")
+    assert.match(linked(1), /^ {2}a +waiting$/mu)
+    const late = linked(5)
+    assert.match(late, /^ {2}a +UNKNOWN not run yet$/mu)
+    assert.match(late, /^all +UNKNOWN$/mu)
+    assert.match(late, /^UNKNOWN local-1 2 checks have not run yet, and its agent is linked for 5m/mu)
+    assert.notInclude(late, "waiting")
+    const never = FleetTable.render([row("local-1", cells, { status: "UNKNOWN", linked: false })], {
+      style: plain,
+      wide: false,
+      now: NOW
+    }).join("\n")
+    assert.include(never, "UNKNOWN not run yet")
+    assert.include(never, "local-1 has no link: ")
   })
 
   it("has no age of zero", () => {

@@ -24,6 +24,8 @@ export interface FleetTableOptions {
   readonly collapsed?: boolean
   /** Told with each message; the message alone when absent. */
   readonly details?: Details | undefined
+  /** When this command started the fleet; absent when it did not. */
+  readonly startedAt?: DateTime.Utc | undefined
 }
 
 /** What is known of a cell beside what the fleet's matrix has. */
@@ -61,18 +63,33 @@ const agesOf = ({ lastRun, since }: Cell, now: DateTime.Utc): string => {
   return said === "" ? "" : ` ${said}`
 }
 
-/** Its turn has not come yet. That is no outage, though nothing is known; what is never run for a reason says so. */
-const isWaiting = ({ lastRun, message }: Cell): boolean =>
+/** Its turn has not come yet; what is never run for a reason says so. */
+const hasNotRun = ({ lastRun, message }: Cell): boolean =>
   lastRun === undefined && (message === NEVER_RAN.linked || message === NEVER_RAN.unlinked)
 
-const isUnheard = ({ cells }: MatrixRow): boolean => cells.length > 0 && cells.every(isWaiting)
+/** First runs take no longer than this after the agent's link, on a busy machine too. Then their absence is a fault. */
+const PATIENCE = Duration.minutes(2)
+
+/** Whether a cluster has come so lately that what has not run in it is no outage, though nothing is known. */
+const isNew = ({ linkedSince }: MatrixRow, { now, startedAt }: FleetTableOptions): boolean =>
+  [linkedSince, startedAt].some((since) =>
+    since !== undefined && Duration.isLessThan(DateTime.distance(since, now), PATIENCE)
+  )
+
+/** Cells of a cluster that wait for their first run. */
+const waitingOf = (row: MatrixRow, options: FleetTableOptions): ReadonlyArray<Cell> =>
+  isNew(row, options) ? row.cells.filter(hasNotRun) : []
+
+const isUnheard = (row: MatrixRow, options: FleetTableOptions): boolean =>
+  row.cells.length > 0 && waitingOf(row, options).length === row.cells.length
 
 /** A cluster whose only unknowns have not run yet waits with them. */
-const statusText = ({ cells, status }: MatrixRow, { style }: FleetTableOptions): string => {
-  const unknown = cells.filter(isUnknown)
-  return status === "UNKNOWN" && unknown.length > 0 && unknown.every(isWaiting)
-    ? style.dim("waiting")
-    : style.status(status)
+const statusText = (row: MatrixRow, options: FleetTableOptions): string => {
+  const waiting = waitingOf(row, options)
+  const unknown = row.cells.filter(isUnknown)
+  return row.status === "UNKNOWN" && unknown.length > 0 && unknown.every((cell) => waiting.includes(cell))
+    ? options.style.dim("waiting")
+    : options.style.status(row.status)
 }
 
 const counted = (count: number, what: string): string => `${count} ${what}${count === 1 ? "" : "s"}`
@@ -85,29 +102,31 @@ const titleOf = (cell: Cell, all: ReadonlyArray<Cell>): string =>
     ? `${cell.probe.name}/${cell.checker}`
     : cell.checker
 
-const cellText = (cell: Cell | undefined, { style }: FleetTableOptions): string => {
+const cellText = (cell: Cell | undefined, row: MatrixRow, options: FleetTableOptions): string => {
+  const { style } = options
   if (cell === undefined) return style.dim("-")
-  if (isWaiting(cell)) return style.dim("waiting")
+  if (hasNotRun(cell)) {
+    return isNew(row, options) ? style.dim("waiting") : `${style.status(cell.status)}${style.dim(" not run yet")}`
+  }
   const code = cell.code === undefined || cell.status === "PASS" ? "" : ` ${cell.code}`
   const freshness = cell.freshness === "fresh" ? "" : style.dim(` ${cell.freshness}`)
   return `${style.status(cell.status)}${code}${freshness}`
 }
 
-const linkText = (row: MatrixRow, { style }: FleetTableOptions): string =>
+const linkText = (row: MatrixRow, options: FleetTableOptions): string =>
   row.linked
-    ? style.dim("linked")
-    : isUnheard(row)
-    ? style.dim("not linked yet")
-    : style.status("UNKNOWN", "not linked")
+    ? options.style.dim("linked")
+    : isUnheard(row, options)
+    ? options.style.dim("not linked yet")
+    : options.style.status("UNKNOWN", "not linked")
 
-/** Nothing that asks for anybody. */
-const isQuiet = (cell: Cell): boolean => cell.status === "PASS" || cell.status === "INFO" || isWaiting(cell)
-
-const isLoud = (cell: Cell | undefined): boolean => cell !== undefined && !isQuiet(cell)
+/** What asks for somebody. */
+const isLoud = (cell: Cell, row: MatrixRow, options: FleetTableOptions): boolean =>
+  cell.status !== "PASS" && cell.status !== "INFO" && !(hasNotRun(cell) && isNew(row, options))
 
 /** How many rows, or clusters, that ask for nobody are not shown: what waits is not yet without a fault. */
 const quietText = (hidden: ReadonlyArray<ReadonlyArray<Cell>>, { style }: FleetTableOptions): string => {
-  const waits = hidden.filter((cells) => cells.some(isWaiting)).length
+  const waits = hidden.filter((cells) => cells.some(hasNotRun)).length
   const said = [
     ...hidden.length === waits ? [] : [`${hidden.length - waits} without a fault`],
     ...waits === 0 ? [] : [`${waits} waiting`]
@@ -119,7 +138,7 @@ const quietText = (hidden: ReadonlyArray<ReadonlyArray<Cell>>, { style }: FleetT
 const across = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOptions): ReadonlyArray<string> => {
   const cells = rows.flatMap((row) => row.cells)
   const byKey = new Map(cells.map((cell) => [rowKey(cell), cell]))
-  const found = rows.map((row) => new Map(row.cells.map((cell) => [rowKey(cell), cell])))
+  const found = rows.map((row) => ({ row, cells: new Map(row.cells.map((cell) => [rowKey(cell), cell])) }))
   const lines: Array<ReadonlyArray<string>> = [
     ["PROBE", ...rows.map((row) => options.style.bold(row.cluster))],
     ["", ...rows.map((row) => linkText(row, options))]
@@ -129,14 +148,22 @@ const across = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOptions): Rea
       .toSorted(([a], [b]) => Order.String(a, b))
     if (members.length === 0) continue
     const shown = options.collapsed === true
-      ? members.filter(([key]) => found.some((column) => isLoud(column.get(key))))
+      ? members.filter(([key]) =>
+        found.some(({ cells, row }) => {
+          const cell = cells.get(key)
+          return cell !== undefined && isLoud(cell, row, options)
+        })
+      )
       : members
     const hidden = members.filter((member) => !shown.includes(member)).map(([key]) =>
-      found.flatMap((column) => column.get(key) ?? [])
+      found.flatMap(({ cells }) => cells.get(key) ?? [])
     )
     lines.push([`${options.style.bold(layer)}${quietText(hidden, options)}`])
     for (const [key, cell] of shown) {
-      lines.push([`  ${titleOf(cell, cells)}`, ...found.map((column) => cellText(column.get(key), options))])
+      lines.push([
+        `  ${titleOf(cell, cells)}`,
+        ...found.map((column) => cellText(column.cells.get(key), column.row, options))
+      ])
     }
   }
   lines.push(["all", ...rows.map((row) => statusText(row, options))])
@@ -171,7 +198,10 @@ const named = (cells: ReadonlyArray<Cell>): string =>
 
 const down = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOptions): ReadonlyArray<string> => {
   const shown = options.collapsed === true
-    ? rows.filter((row) => row.cells.length === 0 || row.cells.some(isLoud) || !(row.linked || isUnheard(row)))
+    ? rows.filter((row) =>
+      row.cells.length === 0 || row.cells.some((cell) => isLoud(cell, row, options)) ||
+      !(row.linked || isUnheard(row, options))
+    )
     : rows
   const quiet = rows.filter((row) => !shown.includes(row)).map(({ cells }) => cells)
   return [
@@ -183,7 +213,7 @@ const down = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOptions): Reado
         linkText(row, options),
         String(row.cells.length),
         named(row.cells.filter(isFailing)),
-        named(row.cells.filter((cell) => isUnknown(cell) && !isWaiting(cell)))
+        named(row.cells.filter((cell) => isUnknown(cell) && isLoud(cell, row, options)))
       ])
     ]),
     ...quiet.length === 0
@@ -216,14 +246,23 @@ const repetitions = (row: MatrixRow, { style }: FleetTableOptions): ReadonlyArra
 }
 
 const noted = (cell: Cell, wide: boolean): boolean =>
-  !isWaiting(cell) && (wide ? cell.status !== "PASS" : isFailing(cell) || isUnknown(cell))
+  !hasNotRun(cell) && (wide ? cell.status !== "PASS" : isFailing(cell) || isUnknown(cell))
 
-/** That many checks wait for their first run. */
-const waiting = (rows: ReadonlyArray<MatrixRow>, { style }: FleetTableOptions): ReadonlyArray<string> => {
-  const count = rows.flatMap(({ cells }) => cells).filter(isWaiting).length
-  return count === 0
-    ? []
-    : [style.dim(`${counted(count, "check")} ${count === 1 ? "has" : "have"} not run yet`)]
+/** How many checks wait for their first run, and in which clusters that takes too long. */
+const notRun = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOptions): ReadonlyArray<string> => {
+  const { now, style } = options
+  const said = (count: number): string => `${counted(count, "check")} ${count === 1 ? "has" : "have"} not run yet`
+  const waiting = rows.flatMap((row) => waitingOf(row, options)).length
+  const late = rows.filter((row) => row.linked && !isNew(row, options)).flatMap((row) => {
+    const count = row.cells.filter(hasNotRun).length
+    const age = row.linkedSince === undefined ? undefined : ageOf(row.linkedSince, now)
+    return count === 0 ? [] : [
+      `${style.status("UNKNOWN")} ${style.bold(row.cluster)} ${said(count)}${
+        age === undefined ? "" : `, and its agent is linked for ${age}`
+      }: they are new, or the agent cannot start (its log says why)`
+    ]
+  })
+  return [...late, ...waiting === 0 ? [] : [style.dim(said(waiting))]]
 }
 
 const indented = (text: string): ReadonlyArray<string> => text.split("\n").map((line) => `  ${line}`)
@@ -280,7 +319,7 @@ export const messages = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOpti
   const hidden = found.length - shown.length
   return [
     ...lost.map((row) =>
-      isUnheard(row)
+      isUnheard(row, options)
         ? `${style.dim("waiting")} ${
           style.bold(row.cluster)
         } has no link yet: its agent joins, or has never been started`
@@ -294,7 +333,7 @@ export const messages = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOpti
     ),
     ...wide ? [] : rows.filter(({ linked }) => linked).flatMap((row) => repetitions(row, options)),
     ...hidden > 0 ? [style.dim(`and ${hidden} more (-o wide shows all)`)] : [],
-    ...waiting(rows, options)
+    ...notRun(rows, options)
   ]
 }
 
@@ -302,11 +341,11 @@ export const messages = (rows: ReadonlyArray<MatrixRow>, options: FleetTableOpti
 export const summary = (rows: ReadonlyArray<MatrixRow>, style: Style): string => {
   const cells = rows.flatMap((row) => row.cells)
   const counts = Status.Status.literals.toReversed()
-    .map((status) => ({ status, count: cells.filter((cell) => cell.status === status && !isWaiting(cell)).length }))
+    .map((status) => ({ status, count: cells.filter((cell) => cell.status === status && !hasNotRun(cell)).length }))
     .filter(({ count }) => count > 0)
     .map(({ count, status }) => style.status(status, `${count} ${status}`))
-  const unheard = cells.filter(isWaiting).length
-  if (unheard > 0) counts.push(style.dim(`${unheard} waiting`))
+  const unheard = cells.filter(hasNotRun).length
+  if (unheard > 0) counts.push(style.dim(`${unheard} not run yet`))
   const linked = rows.filter((row) => row.linked).length
   return `${counted(rows.length, "cluster")}, ${linked} linked; ${counted(cells.length, "checker")}${
     counts.length === 0 ? "" : `: ${counts.join(", ")}`

@@ -155,6 +155,8 @@ export const MatrixRow = Schema.Struct({
   cluster: ClusterName,
   status: Status,
   linked: Schema.Boolean,
+  /** When the link was opened that is there now. */
+  linkedSince: Schema.optionalKey(Timestamp),
   cells: Schema.Array(Cell)
 })
 export type MatrixRow = typeof MatrixRow.Type
