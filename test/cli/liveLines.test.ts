@@ -3,7 +3,8 @@ import { DateTime, Effect } from "effect"
 import { TestClock } from "effect/testing"
 import * as FleetTable from "../../src/cli/output/FleetTable.ts"
 import * as LiveLines from "../../src/cli/output/LiveLines.ts"
-import { plain } from "../../src/cli/output/Style.ts"
+import { coloured, plain } from "../../src/cli/output/Style.ts"
+import * as Table from "../../src/cli/output/Table.ts"
 import type { Surface } from "../../src/cli/Screen.ts"
 import { type Cell, type MatrixRow, NEVER_RAN } from "../../src/domain/rpc/Fleet.ts"
 
@@ -118,11 +119,21 @@ describe("a table drawn again and again", () => {
     assert.isAtMost(lines.length, 23)
     const text = lines.join("\n")
     assert.match(lines[0] ?? "", /^1 cluster, 1 linked; 19 checkers: 1 ERROR/u)
-    assert.match(lines[1] ?? "", /^ERROR local-1 k8s\.node\.readiness/u)
+    assert.strictEqual(lines[1], "all: local-1 ERROR")
+    assert.match(lines[2] ?? "", /^ERROR local-1 k8s\.node\.readiness/u)
     assert.include(text, "  k8s.node.readiness")
     assert.include(text, "kubernetes (18 without a fault)")
     assert.match(text, /^all +ERROR$/mu)
     assert.notInclude(text, "k8s.check.00")
+  })
+
+  it("breaks a line behind its margin, coloured or not, and a word that is longer than a line", () => {
+    assert.deepStrictEqual(Table.wrap("  one two three", 9), ["  one two", "  three"])
+    assert.deepStrictEqual(
+      Table.wrap(coloured.dim("  one two three"), 9),
+      ["  \u001B[2mone two", "  three\u001B[0m"]
+    )
+    assert.deepStrictEqual(Table.wrap("abcdefgh i", 5), ["abcde", "fgh i"])
   })
 
   it.effect("leaves its last words when it ends, and nothing else", () =>

@@ -362,8 +362,8 @@ const lines = (elements: ReadonlyArray<string>): ReadonlyArray<string> =>
   elements.flatMap((element) => element.split("\n"))
 
 /**
- * All of it on a screen of this height. Where that is too low for it: the sum and what is wrong first, then the table
- * without what asks for nobody.
+ * All of it on a screen of this height. Where that is too low for it: the sum, how each cluster is and what is wrong
+ * first, then the table without what asks for nobody.
  */
 export const frame = (
   rows: ReadonlyArray<MatrixRow>,
@@ -376,7 +376,10 @@ export const frame = (
   const sum = wrapped([summary(rows, style)])
   const whole = [...table(rows, options), ...said.length === 0 ? [] : ["", ...said], "", ...sum]
   if (whole.length <= height) return whole
-  return [...sum, ...said, ...table(rows, { ...options, collapsed: true })]
+  const all = rows.length > MOST_COLUMNS
+    ? []
+    : wrapped([`all: ${rows.map((row) => `${style.bold(row.cluster)} ${statusText(row, options)}`).join(", ")}`])
+  return [...sum, ...all, ...said, ...table(rows, { ...options, collapsed: true })]
 }
 
 /** One change, as a line of a log. */

@@ -34,11 +34,14 @@ const pieces = (word: string, width: number): ReadonlyArray<string> =>
 /** The line as lines of at most `width` characters, broken between words; all begin as far in as the first. */
 export const wrap = (line: string, width: number): ReadonlyArray<string> => {
   if (visibleLength(line) <= width) return [line]
-  const margin = /^ */u.exec(line)?.[0] ?? ""
+  const margin = /^ */u.exec(stripVTControlCharacters(line))?.[0] ?? ""
   const indent = margin.length < width ? margin : ""
+  // The margin may stand behind a colour.
+  // oxlint-disable-next-line no-control-regex
+  const text = line.replace(/^((?:\u001B\[[0-9;]*m)*) +/u, "$1")
   const lines: Array<string> = []
   let current = ""
-  for (const piece of line.slice(margin.length).split(" ").flatMap((word) => pieces(word, width - indent.length))) {
+  for (const piece of text.split(" ").flatMap((word) => pieces(word, width - indent.length))) {
     const longer = current === "" ? piece : `${current} ${piece}`
     if (visibleLength(longer) <= width - indent.length) {
       current = longer

@@ -159,7 +159,9 @@ describe("a fleet", () => {
       const registry = yield* Registry
       const links = yield* Links
       const { client } = yield* startAgent({ cluster: "a" })
+      assert.isUndefined((yield* registry.cluster("a")).revoked)
       yield* registry.revoke("a")
+      assert.isTrue((yield* registry.cluster("a")).revoked)
       yield* until("it is unlinked", Effect.map(links.size, (size) => size === 0))
       const waiting = yield* eventually(Effect.filterOrFail(client.status, LinkStatus.$is("Waiting"), () => "linked"))
       assert.include(waiting.because.message, "revoked")
