@@ -149,7 +149,10 @@ describe("standalone", () => {
           yield* scale(0)
           const flapping = yield* eventually(shown, (checker) => checker?.code === "FLAPPING")
           assert.deepStrictEqual([flapping?.status, flapping?.blame], ["WARN", "target"])
-          assert.match(flapping?.message ?? "", /4 times since .*, at worst ERROR BROKEN; the last run said PASS/)
+          assert.match(
+            flapping?.message ?? "",
+            /4 times since .*, at worst ERROR BROKEN; ends after 10m without another change; the last run said PASS/
+          )
           assert.match(yield* kubectl("get", "kps", "shaky", "-n", NAMESPACE), /shaky\s+WARN\s+1\/1/)
         }))
         yield* startAgent
