@@ -8,26 +8,19 @@ import { permits } from "../src/domain/Profile.ts"
 import { apiVersion } from "../src/infra/kube/KubeResource.ts"
 import { catalogue } from "../src/probes/Catalogue.ts"
 import type { AnyProbe } from "../src/probes/Probe.ts"
+import { onePerInterval } from "./onePerInterval.ts"
 
 const encodeSpec = Schema.encodeSync(ProbeKind.ProbeSpec)
 
-/** One Probe for each interval: a Probe has one policy. */
-const probesOf = (prefix: string, probes: ReadonlyArray<AnyProbe>) => {
-  const groups = Map.groupBy(probes, ({ interval }) => Duration.toMillis(interval))
-  return [...groups].sort(([a], [b]) => a - b).flatMap(([millis, members]) => {
-    const [first, ...rest] = members.map(({ id }): ProbeKind.Check => ({ name: id, use: id }))
-    return first === undefined ? [] : [{
-      apiVersion: apiVersion(ProbeKind.Probe),
-      kind: ProbeKind.Probe.kind,
-      metadata: { name: `${prefix}-${Duration.format(Duration.millis(millis)).replaceAll(" ", "")}` },
-      spec: encodeSpec({
-        checks: [first, ...rest],
-        policy: { interval: Duration.millis(millis) },
-        clusterSelector: {}
-      })
-    }]
-  })
-}
+const probesOf = (prefix: string, probes: ReadonlyArray<AnyProbe>) =>
+  onePerInterval(probes, { intervalOf: ({ interval }) => interval, checkOf: ({ id }) => ({ name: id, use: id }) }).map((
+    { interval, spec }
+  ) => ({
+    apiVersion: apiVersion(ProbeKind.Probe),
+    kind: ProbeKind.Probe.kind,
+    metadata: { name: `${prefix}-${Duration.format(interval).replaceAll(" ", "")}` },
+    spec: encodeSpec(spec)
+  }))
 
 const asked = catalogue.filter(({ asks }) => asks === "cluster")
 const isOfNodes = ({ placement }: AnyProbe): boolean => placement === "nodes"

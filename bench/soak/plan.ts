@@ -1,5 +1,6 @@
 /** What is run in a soak: every probe of the catalogue that a profile permits and that needs no target of its own. */
 import { Duration } from "effect"
+import { onePerInterval } from "../../scripts/onePerInterval.ts"
 import type { Check, ProbeSpec } from "../../src/domain/kinds/Probe.ts"
 import { type Profile, permits } from "../../src/domain/Profile.ts"
 import { catalogue } from "../../src/probes/Catalogue.ts"
@@ -28,21 +29,11 @@ export const planOf = (
   probes: ReadonlyArray<AnyProbe>,
   rate: number,
   configured: Configured = {}
-): ReadonlyArray<PlannedProbe> => {
-  const checkOf = ({ id }: AnyProbe): Check => {
-    const config = configured[id]
-    return { name: id, use: id, ...(config === undefined ? {} : { with: config }) }
-  }
-  const groups = new Map<number, Array<AnyProbe>>()
-  for (const probe of probes) {
-    const millis = Duration.toMillis(intervalOf(probe, rate))
-    groups.set(millis, [...(groups.get(millis) ?? []), probe])
-  }
-  return [...groups].sort(([a], [b]) => a - b).flatMap(([millis, members]) => {
-    const [first, ...rest] = members.map(checkOf)
-    return first === undefined ? [] : [{
-      name: `soak-${Math.round(millis / 1000)}s`,
-      spec: { checks: [first, ...rest], policy: { interval: Duration.millis(millis) }, clusterSelector: {} }
-    }]
-  })
-}
+): ReadonlyArray<PlannedProbe> =>
+  onePerInterval(probes, {
+    intervalOf: (probe) => intervalOf(probe, rate),
+    checkOf: ({ id }) => {
+      const config = configured[id]
+      return { name: id, use: id, ...(config === undefined ? {} : { with: config }) }
+    }
+  }).map(({ interval, spec }) => ({ name: `soak-${Math.round(Duration.toSeconds(interval))}s`, spec }))

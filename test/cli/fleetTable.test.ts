@@ -1,34 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime } from "effect"
 import * as FleetDetails from "../../src/cli/FleetDetails.ts"
 import * as FleetTable from "../../src/cli/output/FleetTable.ts"
 import { plain } from "../../src/cli/output/Style.ts"
-import type { Cell, ClusterView, MatrixRow, ProbeView } from "../../src/domain/rpc/Fleet.ts"
+import type { Cell, ClusterView, ProbeView } from "../../src/domain/rpc/Fleet.ts"
 import { checkerCodes } from "../../src/probes/CheckerCodes.ts"
 import { nodeReadiness } from "../../src/probes/kubernetes/nodeReadiness.ts"
-
-const NOW = DateTime.makeUnsafe("2026-01-01T12:00:00Z")
-const EARLIER = DateTime.makeUnsafe("2026-01-01T11:58:30Z")
-
-const cell = (checker: string, options: Partial<Cell> = {}): Cell => ({
-  probe: { namespace: "kubeprober", name: "basics" },
-  checker,
-  layer: "kubernetes",
-  status: "PASS",
-  freshness: "fresh",
-  message: "fine",
-  lastRun: EARLIER,
-  since: EARLIER,
-  ...options
-})
-
-const row = (cluster: string, cells: ReadonlyArray<Cell>, options: Partial<MatrixRow> = {}): MatrixRow => ({
-  cluster,
-  status: "PASS",
-  linked: true,
-  cells,
-  ...options
-})
+import { EARLIER, NOW, cell, row } from "./fleetRows.ts"
 
 const options = { style: plain, wide: false, now: NOW }
 

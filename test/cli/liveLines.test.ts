@@ -7,8 +7,7 @@ import { coloured, plain } from "../../src/cli/output/Style.ts"
 import * as Table from "../../src/cli/output/Table.ts"
 import type { Surface } from "../../src/cli/Screen.ts"
 import { type Cell, type MatrixRow, NEVER_RAN } from "../../src/domain/rpc/Fleet.ts"
-
-const NOW = DateTime.makeUnsafe("2026-01-01T12:00:00Z")
+import { NOW, cell, row } from "./fleetRows.ts"
 
 const ERASE_BELOW = "\u001B[0J"
 
@@ -47,26 +46,6 @@ const terminal = (width: number, height: number) => {
   }
   return { surface, scrolled: () => lines.slice(0, top), shown: () => lines.slice(top) }
 }
-
-const cell = (checker: string, options: Partial<Cell> = {}): Cell => ({
-  probe: { namespace: "kubeprober", name: "kubernetes" },
-  checker,
-  layer: "kubernetes",
-  status: "PASS",
-  freshness: "fresh",
-  message: "fine",
-  lastRun: DateTime.makeUnsafe("2026-01-01T11:58:30Z"),
-  since: DateTime.makeUnsafe("2026-01-01T11:58:30Z"),
-  ...options
-})
-
-const row = (cluster: string, cells: ReadonlyArray<Cell>, options: Partial<MatrixRow> = {}): MatrixRow => ({
-  cluster,
-  status: "PASS",
-  linked: true,
-  cells,
-  ...options
-})
 
 const LONG =
   "node worker-1.example has reported nothing for 4m10s, which is longer than the 40s that it may be silent, " +

@@ -1,6 +1,6 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Duration, Effect, Fiber, FileSystem, Path, Redacted, Result } from "effect"
+import { Duration, Effect, Fiber, Redacted, Result } from "effect"
 import { HttpClient, HttpClientResponse } from "effect/http"
 import { TestClock } from "effect/testing"
 import * as Net from "node:net"
@@ -23,6 +23,7 @@ import {
 import * as Outcome from "../../src/probes/Outcome.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import { mint } from "../clusters/Mint.ts"
+import { servingCertificate } from "../clusters/ServingCertificate.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
 import { blind, fault, faults, healthy } from "../proofs/proof.ts"
 import { againstClient } from "./againstClient.ts"
@@ -475,18 +476,7 @@ describe("k8s.api.health", () => {
       () =>
         Effect.gen(function*() {
           const { cluster, kubeAs, run } = yield* TestCluster
-          const fs = yield* FileSystem.FileSystem
-          const path = yield* Path.Path
-          const folder = path.join(path.dirname(cluster.kubeconfigPath), "control-plane")
-          const read = (file: string) => fs.readFileString(path.join(folder, file))
-          const issuer = { cert: yield* read("ca.crt"), key: yield* read("ca.key") }
-          const serving = { cert: yield* read("apiserver.crt"), key: yield* read("apiserver.key") }
-          // The API server loads its certificate again when the files change.
-          const serve = (pair: typeof serving) =>
-            Effect.andThen(
-              fs.writeFileString(path.join(folder, "apiserver.key"), pair.key),
-              fs.writeFileString(path.join(folder, "apiserver.crt"), pair.cert)
-            )
+          const { issuer, serve, serving } = yield* servingCertificate
           // Each run on connections of its own: one that is open already is not asked for a certificate.
           const verdict = Effect.scoped(
             Effect.flatMap(

@@ -15,6 +15,7 @@ import {
 import * as Needs from "../../src/probes/Needs.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import { mint } from "../clusters/Mint.ts"
+import { servingCertificate } from "../clusters/ServingCertificate.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
 import { tlsServer } from "../clusters/TlsServer.ts"
 import { blind, faults, healthy } from "../proofs/proof.ts"
@@ -183,19 +184,7 @@ describe("k8s.cert.expiry", () => {
         ),
         () =>
           Effect.gen(function*() {
-            const { cluster } = yield* TestCluster
-            const fs = yield* FileSystem.FileSystem
-            const path = yield* Path.Path
-            const folder = path.join(path.dirname(cluster.kubeconfigPath), "control-plane")
-            const read = (file: string) => fs.readFileString(path.join(folder, file))
-            const issuer = { cert: yield* read("ca.crt"), key: yield* read("ca.key") }
-            const serving = { cert: yield* read("apiserver.crt"), key: yield* read("apiserver.key") }
-            // The API server loads its certificate again when the files change.
-            const serve = (pair: typeof serving) =>
-              Effect.andThen(
-                fs.writeFileString(path.join(folder, "apiserver.key"), pair.key),
-                fs.writeFileString(path.join(folder, "apiserver.crt"), pair.cert)
-              )
+            const { issuer, serve, serving } = yield* servingCertificate
             const aged = (left: Duration.Input) => mint({ commonName: "kube-apiserver", age: "360 days", left, issuer })
             const until = (said: string) =>
               eventually(verdict(), (answer) => answer.said === said, { every: "300 millis" })

@@ -361,6 +361,10 @@ const roundTrip = Effect.fnUntraced(
   }
 )
 
+/** How many connections are left. */
+const roomOf = (task: Task, address: string, status: ReadonlyMap<string, string>, connections: number) =>
+  judgeConnections(codes, server(address), Number(status.get("Threads_connected") ?? 0), connections, task.limits)
+
 const lookAtServer = (task: Task, address: string, index: number) =>
   judged(
     address,
@@ -370,13 +374,7 @@ const lookAtServer = (task: Task, address: string, index: number) =>
       const galera = judgeGalera(address, status)
       if (galera.some(({ status }) => status === "ERROR")) return galera
       const { connections, readOnly } = yield* stateOf(connection)
-      const room = judgeConnections(
-        codes,
-        server(address),
-        Number(status.get("Threads_connected") ?? 0),
-        connections,
-        task.limits
-      )
+      const room = roomOf(task, address, status, connections)
       // A user with more rights could write all the same, and part a replica from its source.
       if (readOnly !== 0) {
         return [
@@ -400,13 +398,7 @@ const lookAtReplica = (task: Task, address: string) =>
       const connection = yield* task.mysql.connect(task.access(address))
       const { connections } = yield* stateOf(connection)
       const status = yield* statusOf(connection)
-      const room = judgeConnections(
-        codes,
-        server(address),
-        Number(status.get("Threads_connected") ?? 0),
-        connections,
-        task.limits
-      )
+      const room = roomOf(task, address, status, connections)
       const rows = yield* connection.query("SHOW REPLICA STATUS").pipe(
         Effect.catchIf(isRejected(NO_STATEMENT), () => connection.query("SHOW SLAVE STATUS")),
         // MariaDB: REPLICA MONITOR; MySQL: REPLICATION CLIENT.
