@@ -16,6 +16,7 @@ import { type Gate, KubeGate } from "../infra/kube/KubeGate.ts"
 import { checkerCodes } from "../probes/CheckerCodes.ts"
 import * as Preflight from "../probes/Preflight.ts"
 import type { AnyProbe, Check } from "../probes/Probe.ts"
+import * as ServerTime from "../probes/ServerTime.ts"
 import { Budget, LANES } from "./Budget.ts"
 import { JobRunner } from "./JobRunner.ts"
 import { Outbox } from "./Outbox.ts"
@@ -96,6 +97,7 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
   const writer = yield* StatusWriter
   const sweeping = yield* Sweeping
   const rules = yield* Preflight.rememberedRules()
+  const serverTime = yield* ServerTime.remembered
   const scheduled = yield* Semaphore.make(CHECKS_AT_ONCE)
   const asked = yield* Semaphore.make(CHECKS_AT_ONCE)
   const changes = yield* Semaphore.make(CHECKS_AT_ONCE)
@@ -174,7 +176,7 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
             onNone: () => Effect.void
           })
         })
-    }).pipe(Effect.provideService(Kube, kube))
+    }).pipe(Effect.provideService(Kube, kube), Effect.provideService(ServerTime.Reading, serverTime))
   })
 
   const runTemplate = Effect.fnUntraced(function*(

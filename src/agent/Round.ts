@@ -14,6 +14,7 @@ import type { Need } from "../probes/Needs.ts"
 import * as Preflight from "../probes/Preflight.ts"
 import type { Check } from "../probes/Probe.ts"
 import type { RunContext } from "../probes/RunContext.ts"
+import * as ServerTime from "../probes/ServerTime.ts"
 import * as Confirmation from "./Confirmation.ts"
 import type { ProbeWorld } from "./ProbeWorld.ts"
 import * as Runner from "./Runner.ts"
@@ -150,9 +151,11 @@ export const run = Effect.fn("Round.run")(
       })
     })
 
-    /** Rights that were taken away since rules were read must not pass for a fault of the cluster. */
+    /** What was remembered must not pass for a fault of the cluster: rights that were taken away since, a clock that was set. */
     const lookAgain = (check: Check, timeout: Duration.Duration) =>
-      look(check, missingOf(check.probe.needs.filter(({ optional }) => !optional)), timeout)
+      look(check, missingOf(check.probe.needs.filter(({ optional }) => !optional)), timeout).pipe(
+        Effect.provideService(ServerTime.Reading, ServerTime.read)
+      )
 
     /** How long a second look may take: what the first has left of the probe's own time, and of the round's. */
     const left = (check: Check, first: Report.Report, now: DateTime.Utc): Duration.Duration => {

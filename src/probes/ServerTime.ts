@@ -6,7 +6,7 @@
  * is minutes off then still sees young leases as young. Where API servers contradict each other, most of them are right, and
  * one that agrees with us is not overruled by a single other one.
  */
-import { DateTime, Effect, Option, Order } from "effect"
+import { Clock, Context, DateTime, Duration, Effect, Option, Order } from "effect"
 import { Kube } from "../infra/kube/Kube.ts"
 import { Lease } from "../infra/kube/resources/coordination.ts"
 import * as Needs from "./Needs.ts"
@@ -44,8 +44,11 @@ export const agreed = (ours: DateTime.Utc, leases: Iterable<Lease>): Option.Opti
   return Option.some(allies > 0 && servers <= Math.max(1, allies) ? ours : correct(ours, latest))
 }
 
-/** The cluster's time, or none when it does not say: no identity leases, or no permission to read them. */
-export const now: Effect.Effect<Option.Option<DateTime.Utc>, never, Kube> = Effect.gen(function*() {
+/** How the cluster's time is had; none when it does not say: no identity leases, or no permission to read them. */
+export type Read = Effect.Effect<Option.Option<DateTime.Utc>, never, Kube>
+
+/** Asks the API server each time. */
+export const read: Read = Effect.gen(function*() {
   const kube = yield* Kube
   const { items } = yield* kube.list(Lease, {
     namespace: "kube-system",
@@ -54,6 +57,44 @@ export const now: Effect.Effect<Option.Option<DateTime.Utc>, never, Kube> = Effe
   const ours = yield* DateTime.now
   return agreed(ours, items)
 }).pipe(Effect.orElseSucceed(() => Option.none()))
+
+/** How long {@link remembered} believes our own clock, once it was found right. */
+const BELIEVED = Duration.minutes(1)
+
+/** By how much the wall clock may move against the monotonic one (ms): one that is set, or a machine that slept, moves by more. */
+const STEADY = 1_000
+
+/**
+ * {@link read} for one prober of one cluster: once a minute while our clock agrees with the cluster's and is not set, each
+ * time otherwise.
+ */
+export const remembered: Effect.Effect<Read> = Effect.sync(() => {
+  let right: { readonly wall: number; readonly ticks: bigint } | undefined
+  return Effect.gen(function*() {
+    const [wall, ticks] = yield* Effect.all([Clock.currentTimeMillis, Clock.monotonicTimeNanos])
+    if (right !== undefined) {
+      const passed = Duration.nanos(ticks - right.ticks)
+      const moved = Math.abs(wall - right.wall - Duration.toMillis(passed))
+      if (Duration.isLessThan(passed, BELIEVED) && moved < STEADY) return Option.some(yield* DateTime.now)
+    }
+    const time = yield* read
+    const ours = yield* DateTime.now
+    const agrees = Option.exists(
+      time,
+      (time) => Math.abs(DateTime.toEpochMillis(time) - DateTime.toEpochMillis(ours)) < STEADY
+    )
+    right = agrees ? { wall, ticks } : undefined
+    return time
+  })
+})
+
+/** What {@link now} uses: {@link read}, unless whoever runs probes remembers. */
+export const Reading: Context.Reference<Read> = Context.Reference<Read>("kubeprober/probes/ServerTime/Reading", {
+  defaultValue: () => read
+})
+
+/** The cluster's time, or none when it does not say. */
+export const now: Read = Effect.flatten(Reading)
 
 /** {@link now}, or our own clock's time when the cluster does not say. */
 export const nowOrOurs: Effect.Effect<DateTime.Utc, never, Kube> = Effect.flatMap(

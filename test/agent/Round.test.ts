@@ -5,6 +5,7 @@ import * as Round from "../../src/agent/Round.ts"
 import * as Outcome from "../../src/probes/Outcome.ts"
 import type * as Probe from "../../src/probes/Probe.ts"
 import { RunContext } from "../../src/probes/RunContext.ts"
+import * as ServerTime from "../../src/probes/ServerTime.ts"
 import { check, codes, withoutServer } from "./Checks.ts"
 
 /** Lets time pass until it has ended. */
@@ -228,6 +229,20 @@ describe("what is newly red", () => {
       })
       assert.deepStrictEqual(said, ["a ERROR BROKEN", "b ERROR BROKEN", "c ERROR BROKEN"])
       assert.deepStrictEqual([stands.asked.times, itself.asked.times, byCode.asked.times], [1, 1, 1])
+    }))
+
+  it.effect("is looked at again by a time of the cluster that is read anew", () =>
+    Effect.gen(function*() {
+      const asked: Array<"remembered" | "read"> = []
+      const broken = check("a", () =>
+        ServerTime.Reading.pipe(
+          Effect.tap((reading) =>
+            Effect.sync(() => void asked.push(reading === ServerTime.read ? "read" : "remembered"))
+          ),
+          Effect.andThen(codes.BROKEN.fail({ message: "down" }))
+        ))
+      yield* Effect.provideService(round([broken]), ServerTime.Reading, Effect.succeedNone)
+      assert.deepStrictEqual(asked, ["remembered", "read"])
     }))
 
   it.effect("lets others run while it waits for its second look", () =>

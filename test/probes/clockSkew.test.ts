@@ -79,6 +79,16 @@ describe("judging clocks", () => {
     assert.isFalse(isEnough(config, [node("a", -3), node("b", 2000, 2000)]))
     assert.isTrue(isEnough(config, [node("a", -3), server(-3), node("b", ...five(2000))]))
   })
+
+  it("watches longer where all arrive late, until it is seen whether that lasts", () => {
+    const late = [node("a", -900), node("b", -900)]
+    assert.deepStrictEqual(says(...late), ["UNKNOWN PROBER_CLOCK_OFF"])
+    assert.isFalse(isEnough(config, late))
+    const recovered = [node("a", -900, -3, -2), node("b", -900, -3, -3)]
+    assert.isTrue(isEnough(config, recovered))
+    assert.deepStrictEqual(says(...recovered), [])
+    assert.isTrue(isEnough(config, [node("a", ...five(-900)), node("b", ...five(-900))]))
+  })
 })
 
 const verdict = ({ code, status }: { readonly code?: string; readonly status: string }) =>

@@ -124,12 +124,18 @@ const clocksOf = (seen: ReadonlyArray<Observed>): ReadonlyArray<Clocked> =>
     isServer
   }))
 
-/** Whether longer watching would not change the verdict: each clock agrees, or was read as often as is wanted. */
+/**
+ * Whether longer watching would not change the verdict: each clock agrees, with ours too, or was read as often as is wanted.
+ * One moment in which everything arrives late makes no clock wrong.
+ */
 export const isEnough = (config: ClockSkewConfig, seen: ReadonlyArray<Observed>): boolean => {
   const width = Duration.toMillis(config.warnAbove)
   if (seen.some(({ offsets }) => offsets.length === 0)) return false
   const time = agreed(clocksOf(seen), width)
-  return seen.every(({ offsets }) => offsets.length >= config.samples || Math.abs(median(offsets) - time) <= width)
+  const isOursRight = Math.abs(time) <= width
+  return seen.every(({ offsets }) =>
+    offsets.length >= config.samples || (isOursRight && Math.abs(median(offsets) - time) <= width)
+  )
 }
 
 const text = (millis: number): string => `${(Math.abs(millis) / 1000).toFixed(Math.abs(millis) < 10_000 ? 1 : 0)} s`
