@@ -75,3 +75,16 @@ export const within = (limit: Duration.Duration) => <A, E, R>(effect: Effect.Eff
       Effect.as(over, Option.none<A>())
     )
   })
+
+/** As `Effect.timeoutOrElse`, of which our own waits take nothing. */
+export const withinOrElse = <B, E2, R2>(
+  { limit, orElse }: { readonly limit: Duration.Duration; readonly orElse: () => Effect.Effect<B, E2, R2> }
+) =>
+<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A | B, E | E2, R | R2> =>
+  Effect.flatMap(
+    within(limit)(effect),
+    Option.match({
+      onNone: orElse,
+      onSome: (value: A): Effect.Effect<A | B, E2, R2> => Effect.succeed(value)
+    })
+  )

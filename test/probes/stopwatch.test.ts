@@ -54,6 +54,21 @@ describe("the stopwatch", () => {
       assert.deepStrictEqual(yield* ends("5 seconds", "3 seconds"), [6000, false])
     }))
 
+  it.effect("puts something else in the place of what takes too long", () =>
+    Effect.gen(function*() {
+      const answer = Effect.fnUntraced(function*(took: Duration.Input) {
+        const fiber = yield* Effect.forkChild(
+          Effect.as(Effect.sleep(took), "answer").pipe(
+            Stopwatch.withinOrElse({ limit: Duration.seconds(1), orElse: () => Effect.succeed("silence" as const) })
+          )
+        )
+        yield* TestClock.adjust("20 seconds")
+        return yield* Fiber.join(fiber)
+      })
+      assert.strictEqual(yield* answer("900 millis"), "answer")
+      assert.strictEqual(yield* answer("3 seconds"), "silence")
+    }))
+
   it.live("leaves out the time in which we were too busy to read the answer", () =>
     Effect.gen(function*() {
       const answer = Effect.sleep("100 millis")

@@ -176,8 +176,8 @@ const attempt = Effect.fnUntraced(function*(config: Config) {
     silent: Codes.Code = code
   ) =>
     effect.pipe(
-      Effect.timeoutOrElse({
-        duration: config.stepTimeout,
+      Stopwatch.withinOrElse({
+        limit: config.stepTimeout,
         orElse: () =>
           silent.fail({
             message: `${what} ConfigMap ${name} in ${namespace}: nothing within ${Duration.format(config.stepTimeout)}`,

@@ -201,7 +201,7 @@ const until = <A, R>(ask: Effect.Effect<A | undefined, KubeError, R>, limit: Dur
     Effect.retry({ schedule: Retry.read, while: isTransient }),
     Effect.repeat({ schedule: POLL, until: (found) => found !== undefined }),
     Stopwatch.timed,
-    Effect.timeoutOption(limit),
+    Stopwatch.within(limit),
     Effect.map(Option.flatMap(([took, found]) => found === undefined ? Option.none() : Option.some({ took, found })))
   )
 

@@ -97,7 +97,7 @@ const until = <R>(ask: Effect.Effect<boolean, KubeError, R>, limit: Duration.Dur
     Effect.repeat({ schedule: POLL, until: (yes) => yes }),
     Stopwatch.timed,
     Effect.map(([took]) => took),
-    Effect.timeoutOption(limit)
+    Stopwatch.within(limit)
   )
 
 const isThere = <A, R>(get: Effect.Effect<A, KubeError, R>) =>

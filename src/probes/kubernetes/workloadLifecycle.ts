@@ -367,8 +367,8 @@ export const workloadLifecycle = Probe.make("k8s.workload.lifecycle", {
     const stage = Effect.fnUntraced(function*(which: Stage, done: Effect.Effect<boolean, KubeError>) {
       const [waited] = yield* Stopwatch.timed(done.pipe(
         Effect.repeat({ until: (is) => is, schedule: POLL }),
-        Effect.timeoutOrElse({
-          duration: config.within,
+        Stopwatch.withinOrElse({
+          limit: config.within,
           orElse: () =>
             Effect.gen(function*() {
               const remains = yield* find
