@@ -124,7 +124,11 @@ layer(Layer.provideMerge(fleet, TestCluster.layer({ name: "fleet" })), {
 
       const absent = yield* master.run("once", "nothing")
       assert.strictEqual(absent.code, 2)
-      assert.match(absent.stderr, /nothing/u)
+      assert.match(absent.stderr, /there is no Probe nothing/u)
+      const mistyped = yield* master.run("once", "kubernetes", "--cluster", "one,tow")
+      assert.strictEqual(mistyped.code, 2)
+      assert.match(mistyped.stderr, /there is no cluster tow; did you mean two\?/u)
+      assert.strictEqual(mistyped.stdout, "")
       const unknown = yield* master.run("once", "--use", "k8s.no.such")
       assert.strictEqual(unknown.code, 2)
       assert.match(unknown.stdout + unknown.stderr, /k8s\.no\.such/u)

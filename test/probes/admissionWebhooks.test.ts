@@ -254,7 +254,7 @@ describe("k8s.admission.webhooks", () => {
               Effect.flatMap(userWith(admissionWebhooks.needs), (as) => run(admissionWebhooks, { as }))
             )
             assert.strictEqual(report.status, "PASS", report.message)
-            assert.include(report.message, "1 webhooks can be called")
+            assert.include(report.message, "1 webhook can be called")
             assert.lengthOf((yield* kube.list(Pod, { namespace: PROBE_NAMESPACE })).items, 0)
             const { items } = yield* kube.list(ConfigMap, { namespace: PROBE_NAMESPACE })
             assert.deepStrictEqual(items.map(({ metadata }) => metadata.name), ["kube-root-ca.crt"])

@@ -329,7 +329,7 @@ describe("k8s.capacity.quota", () => {
           const report = yield* until("WARN NO_NODE_HEADROOM")
           assert.match(
             report.message,
-            /were node [ab] lost, its pods would need 3 cpu, and the other 1 nodes have 1 cpu free/
+            /were node [ab] lost, its pods would need 3 cpu, and the other node has 1 cpu free/
           )
           assert.strictEqual(report.findings[0]?.subject?.kind, "Node")
           yield* gone("two")

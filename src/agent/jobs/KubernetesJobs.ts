@@ -6,6 +6,7 @@
  * Job's run label.
  */
 import { DateTime, Duration, Effect, Layer, Option, Redacted, Ref, Schedule, type Scope, Stream } from "effect"
+import { counted } from "../../domain/counted.ts"
 import type { Finding, Report } from "../../domain/Report.ts"
 import { fromFindings } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
@@ -215,7 +216,7 @@ const make = Effect.fnUntraced(function*(options: KubernetesJobsOptions) {
       // Where an earlier run broke, this name says that it did; now it has run. What else was not reported the prober no
       // longer has: it ended well, and knows.
       ...unsaid.filter((checker) => checker === probe.name).map((checker) =>
-        report(checker, [], `the prober ran and reported ${said.size} ${said.size === 1 ? "checker" : "checkers"}`)
+        report(checker, [], `the prober ran and reported ${counted(said.size, "checker")}`)
       )
     ]
   })

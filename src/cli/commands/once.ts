@@ -31,13 +31,17 @@ export const once = Command.make(
   },
   Effect.fn("once")(function*(options) {
     const target = yield* targetOf(options)
-    const [MasterSession, FleetTable] = yield* Effect.promise(() =>
-      Promise.all([import("../MasterSession.ts"), import("../output/FleetTable.ts")])
+    const [MasterSession, FleetTable, FleetNames] = yield* Effect.promise(() =>
+      Promise.all([import("../MasterSession.ts"), import("../output/FleetTable.ts"), import("../FleetNames.ts")])
     )
     yield* MasterSession.withFleet(options, (fleet) =>
       Effect.gen(function*() {
         const screen = yield* Screen
         const filter = yield* flags.filterOf({ ...options, layers: [], probes: [] })
+        yield* FleetNames.ensureKnown(fleet, {
+          clusters: options.clusters,
+          probes: target._tag === "Probe" ? [target.probe.name] : []
+        })
         const structured = options.output === "json" || options.output === "yaml"
         const run = yield* Ref.make(nothing)
         yield* Effect.scoped(Effect.gen(function*() {

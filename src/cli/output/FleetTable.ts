@@ -3,6 +3,7 @@
  * clusters for that are listed one a line, worst first. Below, what is wrong and since when.
  */
 import { DateTime, Duration, Order } from "effect"
+import { counted } from "../../domain/counted.ts"
 import { ProbeLayer } from "../../domain/ProbeLayer.ts"
 import type { Finding } from "../../domain/Report.ts"
 import { type Cell, type ClusterView, type MatrixRow, NEVER_RAN, type Transition } from "../../domain/rpc/Fleet.ts"
@@ -91,8 +92,6 @@ const statusText = (row: MatrixRow, options: FleetTableOptions): string => {
     ? options.style.dim("waiting")
     : options.style.status(row.status)
 }
-
-const counted = (count: number, what: string): string => `${count} ${what}${count === 1 ? "" : "s"}`
 
 /** Checks of one name in two Probes are two rows, told apart by the Probe. */
 const rowKey = (cell: Cell): string => `${cell.probe.name}/${cell.checker}`

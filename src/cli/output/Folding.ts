@@ -1,4 +1,5 @@
 /** One cause that many checks tell of is told once. */
+import { counted } from "../../domain/counted.ts"
 import { checkerCodes } from "../../probes/CheckerCodes.ts"
 
 /** What a check said, as far as folding asks. */
@@ -49,7 +50,7 @@ export const fold = <A extends Told>(
   return { shown, lacking }
 }
 
-const checks = (count: number): string => `${count} ${count === 1 ? "check" : "checks"}`
+const checks = (count: number): string => counted(count, "check")
 
 /** How many others say the same; nothing when none does. */
 export const othersInWords = ({ others, told }: Folded<Told>): ReadonlyArray<string> =>

@@ -1,5 +1,6 @@
 /** Lines of a terminal that are drawn again in place while what they show changes. */
 import { Effect, Schedule } from "effect"
+import { counted } from "../../domain/counted.ts"
 import type { Surface } from "../Screen.ts"
 import * as Table from "./Table.ts"
 
@@ -13,7 +14,7 @@ const HEIGHT = 24
 
 /** The rest of what does not fit, in words. */
 export const more = (lines: number): string =>
-  `${lines} more ${lines === 1 ? "line" : "lines"}; enlarge the terminal to see ${lines === 1 ? "it" : "them"}`
+  `${counted(lines, "more line")}; enlarge the terminal to see ${lines === 1 ? "it" : "them"}`
 
 /**
  * What a terminal shows of `elements`, which may be of several lines each: a line scrolled off, or one that wraps, would

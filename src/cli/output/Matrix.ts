@@ -3,6 +3,7 @@
  * Below it, every finding worth acting on, worst first, with its next step.
  */
 import type { CheckerResult, ClusterResult } from "../../domain/CheckResult.ts"
+import { counted } from "../../domain/counted.ts"
 import { ProbeLayer } from "../../domain/ProbeLayer.ts"
 import type { Finding } from "../../domain/Report.ts"
 import { findingOrder } from "../../domain/Report.ts"
@@ -244,9 +245,7 @@ export const summary = (
     count: reports.filter((report) => report.status === status).length
   })).filter(({ count }) => count > 0)
   const requests = result.clusters.reduce((sum, cluster) => sum + cluster.requests, 0)
-  return `${result.clusters.length} ${result.clusters.length === 1 ? "cluster" : "clusters"}, ${reports.length} ${
-    reports.length === 1 ? "verdict" : "verdicts"
-  }: ${counts.map(({ count, status }) => style.status(status, `${count} ${status}`)).join(", ")} (${
-    seconds(result.duration)
-  }, ${requests} API ${requests === 1 ? "request" : "requests"})`
+  return `${counted(result.clusters.length, "cluster")}, ${counted(reports.length, "verdict")}: ${
+    counts.map(({ count, status }) => style.status(status, `${count} ${status}`)).join(", ")
+  } (${seconds(result.duration)}, ${counted(requests, "API request")})`
 }

@@ -1,5 +1,6 @@
 /** What a ProbeRun says of its run, from what happens in it. */
 import { Array, Order } from "effect"
+import { counted } from "../../domain/counted.ts"
 import { MAX_RESULTS, type ProbeRunState } from "../../domain/kinds/ProbeRun.ts"
 import type { FleetRunEvent } from "../../domain/rpc/Fleet.ts"
 import type { RunId } from "../../domain/Run.ts"
@@ -95,6 +96,6 @@ export const verdictOf = ({ late, results }: Tally): Pick<ProbeRunState, "status
   const [worst] = results
   if (worst === undefined) return { status: "UNKNOWN", message: "no cluster has reported anything" }
   const { checker, cluster, message = "", status } = worst
-  const cut = late === 0 ? "" : ` (the deadline cut the run short on ${late} cluster${late === 1 ? "" : "s"})`
+  const cut = late === 0 ? "" : ` (the deadline cut the run short on ${counted(late, "cluster")})`
   return { status, message: `${cluster}${checker === undefined ? "" : ` ${checker}`}: ${message}${cut}` }
 }

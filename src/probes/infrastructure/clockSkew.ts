@@ -1,5 +1,6 @@
 /** infra.clock.skew: clocks agree. */
 import { Clock, DateTime, Duration, Effect, Option, Schedule, Schema, Stream } from "effect"
+import { counted } from "../../domain/counted.ts"
 import { DurationString } from "../../domain/Duration.ts"
 import type { Finding, Subject } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
@@ -201,7 +202,7 @@ export const judge = (config: ClockSkewConfig) => (seen: ReadonlyArray<Observed>
     : []
   const widest = Math.max(0, ...read.map(({ offsets }) => Math.abs(median(offsets) - time)))
   return Outcome.make(
-    `${read.length} clocks of nodes and API servers agree within ${Math.ceil(widest)} ms`,
+    `${counted(read.length, "clock")} of nodes and API servers agree within ${Math.ceil(widest)} ms`,
     [...skewed, ...ours, ...seen.filter(({ offsets }) => offsets.length === 0).map(unread)]
   )
 }

@@ -5,6 +5,7 @@
  * of the network between nodes. The matrix of who reached whom tells a node that is cut off from a path that is broken.
  */
 import { Duration, Effect, Schema } from "effect"
+import { counted } from "../../domain/counted.ts"
 import { DurationString } from "../../domain/Duration.ts"
 import type { Finding, Subject } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
@@ -294,7 +295,7 @@ export const mesh = Probe.make("infra.net.mesh", {
     const available = usable((yield* kube.list(Node)).items)
     const names = yield* sample(available, sampleSize(available.length, config.nodes, podsAtOnce))
     if (names.length < 2) {
-      return Outcome.make("", [codes.ONE_NODE({ message: `${names.length} nodes can run a pod now` })])
+      return Outcome.make("", [codes.ONE_NODE({ message: `${counted(names.length, "node")} can run a pod now` })])
     }
     const { blind: unready, done: responders } = yield* gather(
       names.map((node) => workers.respond({ node, name: "mesh-echo" }))

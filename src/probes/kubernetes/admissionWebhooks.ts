@@ -1,5 +1,6 @@
 /** k8s.admission.webhooks: no webhook stands between users and their objects. */
 import { DateTime, Duration, Effect, Option, Result, Schema } from "effect"
+import { counted } from "../../domain/counted.ts"
 import { DurationString } from "../../domain/Duration.ts"
 import type { Finding } from "../../domain/Report.ts"
 import { Kube, type Manifest } from "../../infra/kube/Kube.ts"
@@ -463,7 +464,7 @@ export const admissionWebhooks = Probe.make("k8s.admission.webhooks", {
       dryRun(ConfigMap, dryRunConfigMap(probeNamespace), config, hooks)
     ], { concurrency: 2 })
     return Outcome.make(
-      `${hooks.length} webhooks can be called; a pod and a ConfigMap pass admission in ${probeNamespace}`,
+      `${counted(hooks.length, "webhook")} can be called; a pod and a ConfigMap pass admission in ${probeNamespace}`,
       [...findings, ...tried.flat()]
     )
   })

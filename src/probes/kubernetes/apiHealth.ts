@@ -4,6 +4,7 @@
  * Every other probe depends on this one, so it must be quick and must not confuse a dead server with a blocked view.
  */
 import { Duration, Effect, Option, Result, Schema } from "effect"
+import { counted } from "../../domain/counted.ts"
 import { DurationString } from "../../domain/Duration.ts"
 import { quote } from "../../domain/Redaction.ts"
 import type { Finding } from "../../domain/Report.ts"
@@ -398,7 +399,7 @@ const run = Effect.fnUntraced(function*(config: Config) {
   const slowest = Math.max(...server.answers.map(({ took }) => Math.round(Duration.toMillis(took))))
   const others = replicas.asked === 0
     ? ""
-    : `; ${replicas.asked} ${replicas.asked === 1 ? "replica" : "replicas"} ready`
+    : `; ${counted(replicas.asked, "replica")} ready`
   return Outcome.make(
     `${
       versionOf(server.answers)

@@ -1,5 +1,6 @@
 /** k8s.capacity.quota: new pods fit. */
 import { type DateTime, Duration, Effect, Schema } from "effect"
+import { counted } from "../../domain/counted.ts"
 import { DurationString } from "../../domain/Duration.ts"
 import { matches } from "../../domain/NamePattern.ts"
 import * as Quantity from "../../domain/Quantity.ts"
@@ -218,7 +219,7 @@ const amountText = (resource: Resource, amount: number): string =>
     ? `${Quantity.formatBytes(amount)} memory`
     : resource === "cpu"
     ? `${Number(amount.toFixed(3))} cpu`
-    : `${amount} pods`
+    : counted(amount, "pod")
 
 /** What does not fit, should this node be lost: by how much, relative to what must move. */
 const shortfall = (lost: Loaded, nodes: ReadonlyArray<Loaded>) => {
@@ -251,7 +252,9 @@ const judgeHeadroom = (nodes: ReadonlyArray<Loaded>): ReadonlyArray<Finding> => 
   return worst === undefined ? [] : [codes.NO_NODE_HEADROOM({
     message: `were node ${worst.node} lost, its pods would need ${
       amountText(worst.resource, worst.needed)
-    }, and the other ${nodes.length - 1} nodes have ${amountText(worst.resource, worst.free)} free`,
+    }, and the other ${nodes.length === 2 ? "node has" : `${nodes.length - 1} nodes have`} ${
+      amountText(worst.resource, worst.free)
+    } free`,
     subject: { kind: "Node", name: worst.node },
     evidence: { resource: worst.resource, needed: worst.needed, free: worst.free, nodes: nodes.length }
   })]
@@ -306,7 +309,7 @@ export const judge =
       ])
     }
     return Outcome.make(
-      `${seen.quotas.length} quotas and ${nodes.length} nodes have room` +
+      `${counted(seen.quotas.length, "quota")} and ${counted(nodes.length, "node")} have room` +
         (open.length > 1 ? `; the pods of any one of ${open.length} nodes would fit on the others` : ""),
       [
         ...seen.quotas.flatMap((quota) => judgeQuota(quota, seen.now, config)),

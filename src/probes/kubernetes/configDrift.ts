@@ -8,6 +8,7 @@
 import { Effect, Option, Schema } from "effect"
 import { Yaml } from "effect/encoding"
 import { createHash } from "node:crypto"
+import { counted } from "../../domain/counted.ts"
 import * as Facts from "../../domain/Facts.ts"
 import { matches } from "../../domain/NamePattern.ts"
 import { type Finding, MAX_EVIDENCE_TEXT } from "../../domain/Report.ts"
@@ -226,7 +227,7 @@ const webhookText = ({ clientConfig: { service }, ...webhook }: Webhook): string
 const webhookFacts = (kind: string, items: ReadonlyArray<ValidatingWebhookConfiguration>): ReadonlyArray<Pair> =>
   staying(items).map(({ metadata, webhooks }) => [
     `webhook/${kind}/${metadata.name ?? ""}`,
-    `${webhooks.length} ${webhooks.length === 1 ? "webhook" : "webhooks"} ` +
+    `${counted(webhooks.length, "webhook")} ` +
     `(${distinct(webhooks.map(({ failurePolicy }) => failurePolicy ?? "Fail"))}), ` +
     hashOf(webhooks.map(webhookText).toSorted().join("\n"))
   ])

@@ -1,5 +1,6 @@
 /** k8s.node.readiness: every node is there for pods. */
 import { DateTime, Duration, Effect, Option, Schema } from "effect"
+import { counted } from "../../domain/counted.ts"
 import { DurationString } from "../../domain/Duration.ts"
 import { matches } from "../../domain/NamePattern.ts"
 import type { Finding } from "../../domain/Report.ts"
@@ -399,7 +400,7 @@ export const judge = (config: NodeReadinessConfig) => (seen: Seen): Outcome.Outc
   }
   const tooFew = nodes.length < config.minNodes
     ? [codes.TOO_FEW_NODES({
-      message: `the cluster has ${nodes.length} nodes (at least ${config.minNodes} expected)`,
+      message: `the cluster has ${counted(nodes.length, "node")} (at least ${config.minNodes} expected)`,
       evidence: { nodes: nodes.length, expected: config.minNodes }
     })]
     : []

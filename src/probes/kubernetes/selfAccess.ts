@@ -4,6 +4,7 @@
  * What is missing is reported by each probe too; here it is in one place, optional rights included.
  */
 import { Effect, Schema } from "effect"
+import { counted } from "../../domain/counted.ts"
 import type { Finding } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
 import { SelfSubjectRulesReview } from "../../infra/kube/resources/authorization.ts"
@@ -119,8 +120,8 @@ const run = Effect.fnUntraced(function*(config: Config) {
   ]
 
   return Outcome.make(
-    `all ${new Set(needs.map((need) => Needs.describe(need, probeNamespace))).size} permissions of ${plan.length} ` +
-      `${plan.length === 1 ? "probe" : "probes"} are granted, and none that is too much`,
+    `all ${new Set(needs.map((need) => Needs.describe(need, probeNamespace))).size} permissions of ` +
+      `${counted(plan.length, "probe")} are granted, and none that is too much`,
     [...judgeMissing(missing, plan, probeNamespace), ...judgePowers(powers, config.strict), ...leftovers]
   )
 })

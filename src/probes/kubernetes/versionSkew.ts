@@ -5,6 +5,7 @@
  * than the API server, and at most three minor versions older (two before 1.25).
  */
 import { Effect, Option, Result, Schema } from "effect"
+import { counted } from "../../domain/counted.ts"
 import type { Finding } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
 import { Node, Pod } from "../../infra/kube/resources/core.ts"
@@ -229,7 +230,7 @@ const run = Effect.fnUntraced(function*(config: Config) {
     ])
   }
   return Outcome.make(
-    `${kubelets.length} ${kubelets.length === 1 ? "kubelet" : "kubelets"} and ${proxies.length} kube-proxy ` +
+    `${counted(kubelets.length, "kubelet")} and ${proxies.length} kube-proxy ` +
       `are of versions that API server ${server.text} supports`,
     [
       ...judgeSkew("kubelet", server.text, server.version, kubelets),

@@ -6,6 +6,7 @@
  * which a run more than an hour later deletes.
  */
 import { Array, Duration, Effect, Option, Schema } from "effect"
+import { counted } from "../../domain/counted.ts"
 import { DurationString } from "../../domain/Duration.ts"
 import { quote } from "../../domain/Redaction.ts"
 import type { Finding, Subject } from "../../domain/Report.ts"
@@ -449,7 +450,9 @@ const run = Effect.fnUntraced(function*(config: Config) {
       Effect.forEach(replicas, (address) => lookAtReplica(task, address), { concurrency: AT_ONCE })
     ], { concurrency: "unbounded" })
     return {
-      summary: `wrote, read and deleted a row on ${servers.length} servers; ${replicas.length} replicas follow`,
+      summary: `wrote, read and deleted a row on ${counted(servers.length, "server")}; ${
+        counted(replicas.length, "replica")
+      } follow`,
       findings: findings.flat(2)
     }
   })

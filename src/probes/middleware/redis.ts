@@ -6,6 +6,7 @@
  */
 import calculateSlot from "cluster-key-slot"
 import { Clock, Duration, Effect, Option, Schema } from "effect"
+import { counted } from "../../domain/counted.ts"
 import { DurationString } from "../../domain/Duration.ts"
 import type { Finding, Subject } from "../../domain/Report.ts"
 import type { CredentialMissing, Credentials } from "../../infra/credentials/Credentials.ts"
@@ -644,7 +645,7 @@ const lookAtReplication = Effect.fnUntraced(function*(task: Task): Effect.fn.Ret
     replicated: true
   })
   return {
-    summary: `wrote, read and deleted a key on master ${master}, read it on ${replicas.length} replicas`,
+    summary: `wrote, read and deleted a key on master ${master}, read it on ${counted(replicas.length, "replica")}`,
     findings: [...silent, ...findings]
   }
 })
@@ -731,7 +732,7 @@ const lookAtSentinels = Effect.fnUntraced(
     })
     return {
       summary: `${answers.length} Sentinels agree on ${master}; wrote, read and deleted a key there, read it on ` +
-        `${replicas.length} replicas`,
+        counted(replicas.length, "replica"),
       findings: [...down, ...findings, ...data]
     }
   }
