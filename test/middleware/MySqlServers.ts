@@ -1,7 +1,9 @@
 /** MariaDB servers for tests. */
-import { Effect, type Scope } from "effect"
+import { type Duration, Effect, type Scope } from "effect"
 import * as Net from "node:net"
+import { makeAuthority } from "../../src/local/Certificates.ts"
 import * as Ports from "../../src/local/Ports.ts"
+import { mint } from "../clusters/Mint.ts"
 import { eventually } from "../kube/eventually.ts"
 import * as ServerProcess from "./ServerProcess.ts"
 
@@ -135,6 +137,26 @@ export const follows = (replica: MySqlServer) =>
 export const catchesUp = Effect.fnUntraced(function*(replica: MySqlServer, source: MySqlServer) {
   const position = yield* source.sql("SELECT @@gtid_binlog_pos")
   yield* replica.sql(`SELECT MASTER_GTID_WAIT('${position}', 30)`)
+})
+
+/** Certificates for a server: where it is told to find them, whose they are, and another one. */
+export const certificates = Effect.fnUntraced(function*(first: { readonly left: Duration.Input }) {
+  const authority = yield* makeAuthority("authority")
+  const folder = yield* ServerProcess.folder(USER)
+  const write = Effect.fnUntraced(function*({ left }: { readonly left: Duration.Input }) {
+    const pair = yield* mint({ commonName: "mysql", age: "300 days", left, issuer: authority })
+    yield* ServerProcess.file(USER, `${folder}/tls.crt`, pair.cert)
+    yield* ServerProcess.file(USER, `${folder}/tls.key`, pair.key)
+  })
+  yield* write(first)
+  return {
+    ca: authority.cert,
+    options: [`--ssl-cert=${folder}/tls.crt`, `--ssl-key=${folder}/tls.key`],
+    renew: Effect.fnUntraced(function*(server: MySqlServer, options: { readonly left: Duration.Input }) {
+      yield* write(options)
+      yield* server.sql("FLUSH SSL")
+    })
+  }
 })
 
 /** Connections that do nothing: clients of `mariadb`'s protocol that have been greeted. */

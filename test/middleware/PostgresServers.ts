@@ -174,9 +174,24 @@ export const age = Effect.fnUntraced(function*(server: PostgresServer, transacti
 export const idleSessions = (server: PostgresServer, count: number) =>
   Effect.forEach(
     Array.from({ length: count }),
-    () => Effect.forkScoped(server.sql("SELECT pg_sleep(600)", "kubeprober")),
+    () => Effect.forkScoped(Effect.ignoreCause(server.sql("SELECT pg_sleep(600)", "kubeprober"))),
     { discard: true }
   )
+
+/** A transaction in the probe's database that has done this and goes on, as long as the scope. */
+export const holding = Effect.fnUntraced(function*(server: PostgresServer, statement: string) {
+  const sleeping = "query LIKE '%pg_sleep(599)%' AND pid <> pg_backend_pid() AND wait_event = 'PgSleep'"
+  yield* Effect.addFinalizer(() =>
+    Effect.asVoid(server.sql(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE ${sleeping}`))
+  )
+  yield* Effect.forkScoped(
+    Effect.ignoreCause(server.sql(`BEGIN; ${statement}; SELECT pg_sleep(599); COMMIT`, "kubeprober"))
+  )
+  yield* Effect.orDie(eventually(
+    statement,
+    Effect.map(server.sql(`SELECT count(*) FROM pg_stat_activity WHERE ${sleeping}`), (count) => count === "1")
+  ))
+})
 
 /** Gives a server a certificate, or another one; the authority, PEM. */
 export const certificates = Effect.gen(function*() {

@@ -229,6 +229,53 @@ describe.concurrent("mw.mysql", () =>
     )
 
     it.effect(
+      fault(mysql, "CERT_EXPIRED", "a server whose TLS certificate has run out"),
+      () =>
+        Effect.scoped(Effect.gen(function*() {
+          const certificates = yield* MySqlServers.certificates({ left: "90 days" })
+          const server = yield* primary(...certificates.options)
+          const config = { servers: [server.address], tls: true, ca: { credential: "shop-db", key: "ca.crt" } }
+          const secrets = { "shop-db": { ...SECRET["shop-db"], "ca.crt": certificates.ca } }
+          const valid = yield* run(config, secrets)
+          assert.strictEqual(Prober.verdict(valid), "PASS", valid.message)
+          const untrusted = yield* run({ servers: [server.address], tls: true })
+          assert.strictEqual(Prober.verdict(untrusted), "UNKNOWN TLS_UNTRUSTED", untrusted.message)
+          yield* certificates.renew(server, { left: "-1 hours" })
+          const expired = yield* run(config, secrets)
+          assert.strictEqual(Prober.verdict(expired), "ERROR CERT_EXPIRED", expired.message)
+          assert.deepStrictEqual(Prober.said(expired), [`CERT_EXPIRED ${server.address}`])
+          yield* certificates.renew(server, { left: "90 days" })
+          assert.strictEqual(Prober.verdict(yield* run(config, secrets)), "PASS")
+        }))
+    )
+
+    it.effect(
+      fault(mysql, "WRITE_FAILED", "a table that is locked for longer than the server lets anyone wait"),
+      () =>
+        Effect.scoped(Effect.gen(function*() {
+          const server = yield* primary("--lock-wait-timeout=1")
+          const config = { servers: [server.address] }
+          assert.strictEqual(Prober.verdict(yield* run(config)), "PASS")
+          yield* Effect.forkScoped(
+            Effect.ignoreCause(server.sql("LOCK TABLES kubeprober.heartbeat WRITE; SELECT SLEEP(599)"))
+          )
+          yield* eventually(
+            "the lock",
+            Effect.map(server.sql("SHOW PROCESSLIST"), (list) => list.includes("SELECT SLEEP"))
+          )
+          const report = yield* run(config)
+          assert.strictEqual(Prober.verdict(report), "ERROR WRITE_FAILED", report.message)
+          assert.deepStrictEqual(Prober.said(report), [`WRITE_FAILED ${server.address}`])
+          assert.strictEqual(report.findings[0]?.evidence?.["errno"], "1205")
+          const [id = ""] = (yield* server.sql(
+            "SELECT id FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'"
+          )).split("\n")
+          yield* server.sql(`KILL ${id}`)
+          yield* eventually("the lock is gone", Effect.map(run(config), (report) => report.status === "PASS"))
+        }))
+    )
+
+    it.effect(
       fault(mysql, "CONNECTIONS_EXHAUSTED", "all connections taken, then none free for the probe"),
       () =>
         Effect.scoped(Effect.gen(function*() {

@@ -235,6 +235,55 @@ describe.concurrent("mw.postgres", () => {
   )
 
   it.live(
+    fault(postgres, "NOT_SERVING", "a server that shuts down and waits for a client to leave"),
+    () =>
+      Effect.scoped(Effect.gen(function*() {
+        const server = yield* PostgresServers.start()
+        const config = { servers: [server.address] }
+        assert.strictEqual(Prober.verdict(yield* run(config)), "PASS")
+        yield* PostgresServers.idleSessions(server, 1)
+        yield* eventually(
+          "the client",
+          Effect.map(
+            server.sql("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'"),
+            (count) => count === "1"
+          )
+        )
+        // The smart shutdown.
+        yield* server.signal("SIGTERM")
+        const report = yield* eventually(
+          "it shuts down",
+          Effect.map(run(config), (report) => report.status === "PASS" ? undefined : report)
+        )
+        assert.strictEqual(Prober.verdict(report), "ERROR NOT_SERVING", report.message)
+        assert.strictEqual(report.blame, "target")
+        assert.strictEqual(report.findings[0]?.evidence?.["sqlstate"], "57P03")
+        yield* server.kill
+        yield* server.restart
+        assert.strictEqual(Prober.verdict(yield* run(config)), "PASS")
+      }))
+  )
+
+  it.live(
+    fault(postgres, "WRITE_FAILED", "a table that is locked for longer than the database lets anyone wait"),
+    () =>
+      Effect.scoped(Effect.gen(function*() {
+        const server = yield* PostgresServers.start()
+        const config = { servers: [server.address] }
+        assert.strictEqual(Prober.verdict(yield* run(config)), "PASS")
+        yield* server.sql("ALTER DATABASE kubeprober SET lock_timeout = '100ms'")
+        yield* Effect.scoped(Effect.gen(function*() {
+          yield* PostgresServers.holding(server, "LOCK TABLE kubeprober_heartbeat")
+          const report = yield* run(config)
+          assert.strictEqual(Prober.verdict(report), "ERROR WRITE_FAILED", report.message)
+          assert.deepStrictEqual(Prober.said(report), [`WRITE_FAILED ${server.address}`])
+          assert.strictEqual(report.findings[0]?.evidence?.["sqlstate"], "55P03")
+        }))
+        yield* eventually("the lock is gone", Effect.map(run(config), (report) => report.status === "PASS"))
+      }))
+  )
+
+  it.live(
     fault(postgres, "CERT_EXPIRED", "a server whose TLS certificate has run out"),
     () =>
       Effect.scoped(Effect.gen(function*() {

@@ -240,6 +240,24 @@ describe.concurrent("mw.redis on one server", () => {
   )
 
   it.live(
+    fault(redis, "NOT_SERVING", "a server that a script blocks"),
+    () =>
+      Effect.scoped(Effect.gen(function*() {
+        const server = yield* RedisServers.start({ lines: ["busy-reply-threshold 50"] })
+        const config = { servers: [server.address] }
+        assert.strictEqual(Prober.verdict(yield* run(config)), "PASS")
+        yield* Effect.forkScoped(Effect.ignoreCause(server.cli("eval", "while true do end", "0")))
+        yield* eventually("the server is busy", Effect.map(server.cli("ping"), (answer) => answer.startsWith("BUSY")))
+        const busy = yield* run(config)
+        assert.strictEqual(Prober.verdict(busy), "ERROR NOT_SERVING", busy.message)
+        assert.strictEqual(busy.blame, "target")
+        assert.deepStrictEqual(Prober.said(busy), [`NOT_SERVING ${server.address}`])
+        yield* server.cli("script", "kill")
+        assert.strictEqual(Prober.verdict(yield* run(config)), "PASS")
+      }))
+  )
+
+  it.live(
     fault(redis, "CERT_EXPIRED", "a server whose TLS certificate has run out"),
     () =>
       Effect.scoped(Effect.gen(function*() {
@@ -542,6 +560,30 @@ describe.concurrent("mw.redis with Sentinel", () => {
         )
         assert.strictEqual(Prober.verdict(two), "ERROR SENTINEL_NO_QUORUM", two.message)
         assert.strictEqual(two.findings[0]?.subject?.name, "shop")
+      }))
+  )
+
+  it.live(
+    fault(
+      redis,
+      "MASTER_DEMOTED",
+      "a master made a replica by hand, where one Sentinel is too few to agree on another"
+    ),
+    () =>
+      Effect.scoped(Effect.gen(function*() {
+        const master = yield* RedisServers.start()
+        const sentinel = yield* RedisServers.sentinel(master, 2)
+        const config = { mode: "sentinel", masterName: "shop", servers: [sentinel.address] }
+        const other = yield* RedisServers.start()
+        yield* master.cli("replicaof", "127.0.0.1", String(other.port))
+        const report = yield* run(config)
+        const demoted = report.findings.find(({ code }) => code === "MASTER_DEMOTED")
+        assert.strictEqual(demoted?.status, "ERROR", report.message)
+        assert.strictEqual(demoted?.subject?.name, master.address)
+        assert.include(demoted?.message ?? "", "it says that it is a replica")
+        yield* master.cli("replicaof", "no", "one")
+        const after = yield* run(config)
+        assert.isUndefined(after.findings.find(({ code }) => code === "MASTER_DEMOTED"), after.message)
       }))
   )
 

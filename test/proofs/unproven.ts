@@ -78,18 +78,12 @@ export const unproven: Readonly<Record<string, Reasons>> = {
     UNREADY: "proven of k8s.node.sweep, which reads pods in the same way"
   },
   "mw.mysql": {
-    CERT_EXPIRED: "judged as in mw.redis and mw.postgres, where an expired certificate is shown by a real server",
-    WRITE_FAILED: "every real refusal that was made has a code of its own; judged alone",
     WRITE_LOST: "it takes a server that forgets what it has confirmed; judged alone"
   },
   "mw.postgres": {
-    NOT_SERVING: "a server is starting or stopping too short a time to be met; judged alone",
-    WRITE_FAILED: "every real refusal that was made has a code of its own; judged alone",
     WRITE_LOST: "it takes a server that forgets what it has confirmed; judged alone"
   },
   "mw.redis": {
-    MASTER_DEMOTED: "it is one moment of a failover; judged alone",
-    NOT_SERVING: "a server loads its data too short a time to be met; judged alone",
     WRITE_LOST: "it takes a server that forgets what it has confirmed; judged alone"
   }
 }

@@ -1,6 +1,7 @@
 /** {@link MySql} with mysql2, one connection a session. */
 import { Effect, Redacted } from "effect"
 import * as Net from "node:net"
+import * as Tls from "node:tls"
 import { MySql } from "./MySql.ts"
 import type { Row, ServiceError, ServiceServer } from "./Service.ts"
 import { acceptance, failures, loaded, withinTimeout } from "./ServiceNode.ts"
@@ -20,6 +21,16 @@ const numberOf = (cause: unknown): number | undefined => {
 
 const codeOf = (cause: unknown): unknown => cause instanceof Error && "code" in cause ? cause.code : undefined
 
+const messageOf = (cause: unknown): string => cause instanceof Error ? cause.message : String(cause)
+
+/** Why Node did not accept the certificate: mysql2 gives all failures of TLS one code of its own, over Node's. */
+const refusalOf = (connection: object): string | undefined => {
+  const stream: unknown = Reflect.get(connection, "stream")
+  // Typed as an Error, and Node's code of it (`onConnectSecure`).
+  const refusal: unknown = stream instanceof Tls.TLSSocket ? stream.authorizationError : undefined
+  return typeof refusal === "string" ? refusal : undefined
+}
+
 const isRow = (value: unknown): value is Row => typeof value === "object" && value !== null && !Array.isArray(value)
 
 const connect = Effect.fn("MySql.connect")(function*(server: ServiceServer) {
@@ -29,11 +40,11 @@ const connect = Effect.fn("MySql.connect")(function*(server: ServiceServer) {
   const failure = (cause: unknown): ServiceError => {
     const number = numberOf(cause)
     if (number !== undefined) {
-      return failed.make("rejected", String(number), cause instanceof Error ? cause.message : String(cause))
+      return failed.make("rejected", String(number), messageOf(cause))
     }
-    return codeOf(cause) === "HANDSHAKE_NO_SSL_SUPPORT"
-      ? failed.make("tls", "", "the server offers no TLS")
-      : failed.ofNode(cause)
+    if (codeOf(cause) === "HANDSHAKE_NO_SSL_SUPPORT") return failed.make("tls", "", "the server offers no TLS")
+    const code = codeOf(cause) === "HANDSHAKE_SSL_ERROR" ? refusalOf(connection) : undefined
+    return failed.ofNode(code === undefined ? cause : Object.assign(new Error(messageOf(cause)), { code }))
   }
 
   const { host, password, port, tls, username } = server
