@@ -4,7 +4,7 @@
  * A run waits for its turn before it begins, with as many requests set aside for it as it took the last time: one that waits
  * in the middle would take its own waiting for slowness of the cluster. Turns go round among Probes, whatever each asks for.
  */
-import { Clock, Context, Deferred, Effect, Layer, Queue, type Scope } from "effect"
+import { Clock, Context, Deferred, Effect, Layer, Queue, type Scope, Struct } from "effect"
 import { type ClusterBudget, DEFAULT_BUDGET } from "../domain/ClusterBudget.ts"
 import { Kube } from "../infra/kube/Kube.ts"
 import { BudgetExhausted } from "../infra/kube/KubeError.ts"
@@ -37,9 +37,22 @@ const SILENCE = 300_000
 /**
  * Who waits apart from the others, and how many of them may have begun. More would set aside what those that run need, and
  * wait for a place with it.
+ *
+ * Runs that create objects and wait for what becomes of them are slow where something is broken, up to their timeouts. Those
+ * that look must tell meanwhile what it is, so neither of both waits for the other.
  */
-export const LANES = { schedule: 8, manual: 8, watch: 8, job: 2 } as const
+export const LANES = {
+  schedule: 8,
+  manual: 8,
+  watch: 8,
+  "slow-schedule": 8,
+  "slow-manual": 8,
+  "slow-watch": 8,
+  job: 2
+} as const
 export type Lane = keyof typeof LANES
+
+export const lanes: ReadonlyArray<Lane> = Struct.keys(LANES)
 
 /** What a run is admitted with. */
 export interface SessionOptions {
@@ -127,7 +140,7 @@ const make = Effect.fnUntraced(function*({ pods: atOnce, requests: perMinute }: 
     births: new Bucket({ capacity: births, rate: births / 3_600_000, now: start })
   })
   /** A queue for each kind of run, and one for single requests. */
-  const queues = (["schedule", "manual", "watch", "job", "single"] as const).map((lane) => ({
+  const queues = [...lanes, "single" as const].map((lane) => ({
     lane,
     share: new FairShare(bucket),
     begun: 0,

@@ -17,7 +17,7 @@ import { checkerCodes } from "../probes/CheckerCodes.ts"
 import * as Preflight from "../probes/Preflight.ts"
 import type { AnyProbe, Check } from "../probes/Probe.ts"
 import * as ServerTime from "../probes/ServerTime.ts"
-import { Budget, LANES } from "./Budget.ts"
+import { Budget, LANES, type Lane, lanes } from "./Budget.ts"
 import { JobRunner } from "./JobRunner.ts"
 import { Outbox } from "./Outbox.ts"
 import { BACKSTOP, checksOf, cleanupOf, hasChecker, planOf } from "./probePlan.ts"
@@ -28,14 +28,8 @@ import { Standings } from "./Standings.ts"
 import { StatusWriter } from "./StatusWriter.ts"
 import { Sweeping } from "./Sweeping.ts"
 
-/** Checks that run at a time inside the agent, by their schedule; as many again when people ask, and on changes. */
-const CHECKS_AT_ONCE = LANES.schedule
-
-/** Of these, how many one Probe may have. */
+/** Of the checks that run at a time in a lane, how many one Probe may have. */
 const CHECKS_OF_ONE = 4
-
-/** Jobs at a time: each is a pod in the cluster. */
-const JOBS_AT_ONCE = LANES.job
 
 /** How long after its deadline a run's objects are left alone by the sweeper. */
 const SWEEP_GRACE = Duration.minutes(10)
@@ -88,6 +82,9 @@ interface Said {
   readonly layer: ProbeLayer
 }
 
+/** It creates objects and waits for what becomes of them. */
+const isSlowCheck = ({ probe }: Check): boolean => !permits("observe", probe.writes)
+
 const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
   const kube = yield* Kube
   const budget = yield* Budget
@@ -98,11 +95,10 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
   const sweeping = yield* Sweeping
   const rules = yield* Preflight.rememberedRules()
   const serverTime = yield* ServerTime.remembered
-  const scheduled = yield* Semaphore.make(CHECKS_AT_ONCE)
-  const asked = yield* Semaphore.make(CHECKS_AT_ONCE)
-  const changes = yield* Semaphore.make(CHECKS_AT_ONCE)
-  const lanes = { schedule: scheduled, manual: asked, watch: changes } satisfies Record<Trigger, unknown>
-  const jobPermits = yield* Semaphore.make(JOBS_AT_ONCE)
+  /** Checks that run at a time inside the agent, and Jobs, each of which is a pod in the cluster. */
+  const places = new Map(
+    yield* Effect.forEach(lanes, (lane) => Effect.map(Semaphore.make(LANES[lane]), (made) => [lane, made] as const))
+  )
 
   const unknown = (checker: string, finding: Report.Finding, startedAt: DateTime.Utc) =>
     Effect.map(DateTime.now, (now) =>
@@ -150,6 +146,8 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
       }
     }
     if (runnable.length === 0) return
+    // Those that look have their say before those that wait for what becomes of objects.
+    runnable.sort((a, b) => Number(isSlowCheck(a)) - Number(isSlowCheck(b)))
     const { checkers } = yield* standings.of(probe)
     yield* Round.run({
       checks: runnable,
@@ -217,11 +215,22 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
     })
   })
 
+  const isSlow = ({ only, probe }: RunRequest): boolean =>
+    checksOf(probe, options).some((planned) =>
+      planned._tag === "Known" && only?.has(planned.check.name) !== false && isSlowCheck(planned.check)
+    )
+
+  const laneOf = (request: RunRequest): Lane => {
+    if (request.probe.spec.template !== undefined) return "job"
+    return isSlow(request) ? `slow-${request.trigger}` : request.trigger
+  }
+
   /** Waits for its turn; that takes nothing of the run's own time. */
-  const gate = ({ only, probe: { spec }, trigger }: RunRequest) =>
-    spec.template === undefined
-      ? lanes[trigger].withPermits(Math.min(CHECKS_OF_ONE, only?.size ?? spec.checks?.length ?? 1))
-      : jobPermits.withPermits(1)
+  const gate = (request: RunRequest) => <A, E, R>(effect: Effect.Effect<A, E, R>) => {
+    const { only, probe: { spec } } = request
+    const wanted = spec.template === undefined ? Math.min(CHECKS_OF_ONE, only?.size ?? spec.checks?.length ?? 1) : 1
+    return places.get(laneOf(request))?.withPermits(wanted)(effect) ?? effect
+  }
 
   const timeoutOf = ({ probe, timeout }: RunRequest): Duration.Duration | undefined =>
     timeout ?? probe.spec.policy?.timeout
@@ -246,7 +255,7 @@ const make = Effect.fnUntraced(function*(options: ExecutionOptions) {
       part: only === undefined ? "" : [...only].toSorted().join(","),
       checks: only?.size ?? spec.checks?.length ?? 1,
       patience: Duration.toMillis(patienceOf(request)),
-      lane: spec.template === undefined ? request.trigger : "job"
+      lane: laneOf(request)
     })
   }
 
