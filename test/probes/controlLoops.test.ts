@@ -304,4 +304,26 @@ describe("k8s.control.loops", () => {
       )
     }
   )
+
+  layer(
+    TestCluster.layer({
+      name: "no-replica-sets",
+      extraFlags: { "kube-controller-manager": ["--controllers=*,-replicaset-controller"] }
+    }),
+    { excludeTestServices: true, timeout: "120 seconds" }
+  )("on a cluster whose ReplicaSets nobody follows", (it) => {
+    it.effect(
+      fault(controlLoops, "POD_MISSING", "blames the controller manager, of which one controller is off"),
+      () =>
+        Effect.gen(function*() {
+          const { run } = yield* TestCluster
+          const report = yield* eventually(run(strict), (report) => report.code === "POD_MISSING", {
+            every: "500 millis"
+          })
+          assert.strictEqual(verdict(report), "ERROR POD_MISSING", report.message)
+          assert.deepStrictEqual(report.findings.map(({ subject }) => subject?.name), ["kube-controller-manager"])
+          yield* nothingLeft
+        })
+    )
+  })
 })

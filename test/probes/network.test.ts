@@ -18,6 +18,7 @@ import {
 import { judge as judgeService, lives, serviceClusterIp } from "../../src/probes/kubernetes/serviceClusterIp.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import { domainOf } from "../../src/probes/workers/tasks/dnsLookups.ts"
+import { withKubeletConfig } from "../clusters/KubeletConfig.ts"
 import { PROBE_NAMESPACE, TestCluster, eventually } from "../clusters/TestCluster.ts"
 import * as WorkerCluster from "../clusters/WorkerCluster.ts"
 import { fault, healthy } from "../proofs/proof.ts"
@@ -437,6 +438,20 @@ layer(WorkerCluster.layer({ name: "network", nodes: 2 }), { excludeTestServices:
               }),
             () => Effect.orDie(exec(["iptables", "-D", ...rule]))
           )
+          yield* eventually(dns(), ({ status }) => status === "PASS")
+        })
+    )
+
+    it.effect(
+      fault(dnsCluster, "DNS_POD_PATH_FAILED", "the kubelet of one node gives pods another clusterDNS"),
+      () =>
+        Effect.gen(function*() {
+          const node = yield* second
+          yield* Effect.gen(function*() {
+            const report = yield* dns({ timeout: "500ms" })
+            assert.deepStrictEqual(found(report), [`DNS_POD_PATH_FAILED ${node.name}`], JSON.stringify(report))
+            assert.strictEqual(report.status, "ERROR")
+          }).pipe(withKubeletConfig(node, { clusterDNS: ["10.96.0.99"] }))
           yield* eventually(dns(), ({ status }) => status === "PASS")
         })
     )

@@ -7,6 +7,7 @@ import { NodeReadinessConfig, judge, nodeReadiness } from "../../src/probes/kube
 import * as Needs from "../../src/probes/Needs.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import * as ServerTime from "../../src/probes/ServerTime.ts"
+import { withKubeletConfig } from "../clusters/KubeletConfig.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
 import { blind, fault, faults, healthy } from "../proofs/proof.ts"
 
@@ -361,6 +362,25 @@ describe("k8s.node.readiness", () => {
             )
             assert.include(stale.message, `node ${name} counts as Ready`)
             yield* Effect.orDie(kubelet.start)
+            yield* until("PASS", strict)
+          })
+      )
+
+      it.effect(
+        fault(nodeReadiness, "NODE_PRESSURE", "sees a node that has less memory than its kubelet is to keep"),
+        () =>
+          Effect.gen(function*() {
+            const node = yield* second
+            // A soft limit with an hour's grace: the pressure is told, and nothing is evicted meanwhile.
+            const soft = { "memory.available": "1Pi" }
+            yield* Effect.gen(function*() {
+              const pressed = yield* until("WARN NODE_PRESSURE", { ...strict, expectedTaints: ["*"] })
+              assert.include(pressed.message, `node ${node.name} is short of memory`)
+              assert.deepStrictEqual(pressed.findings[0]?.subject, { kind: "Node", name: node.name })
+            }).pipe(withKubeletConfig(node, {
+              evictionSoft: soft,
+              evictionSoftGracePeriod: { "memory.available": "1h" }
+            }))
             yield* until("PASS", strict)
           })
       )

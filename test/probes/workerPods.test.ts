@@ -90,6 +90,30 @@ layer(
   )
 
   it.effect(
+    fault(
+      apiFromPod,
+      "API_UNRELIABLE_FROM_NODE",
+      "each third connection from one node's pods is refused on its way"
+    ),
+    () =>
+      Effect.gen(function*() {
+        const { exec, name, podCidr } = yield* second
+        const refused = ["-s", podCidr, "-p", "tcp", "--syn", "-m", "conntrack", "--ctorigdst", "10.96.0.1"]
+        const third = ["-m", "statistic", "--mode", "nth", "--every", "3"]
+        const rule = ["FORWARD", ...refused, ...third, "-j", "REJECT", "--reject-with", "tcp-reset"]
+        yield* during(
+          exec(["iptables", "-I", ...rule]),
+          Effect.map(
+            api(),
+            (names) => assert.deepStrictEqual(names, [`API_UNRELIABLE_FROM_NODE ${name}`])
+          ),
+          exec(["iptables", "-D", ...rule])
+        )
+        yield* passes(apiFromPod)
+      })
+  )
+
+  it.effect(
     fault(apiFromPod, "API_UNTRUSTED", "another server answers at the Service's address on one node"),
     () =>
       Effect.gen(function*() {

@@ -34,8 +34,6 @@ export const unproven: Readonly<Record<string, Reasons>> = {
     PROCESSES_HIDDEN: "nodes of tests do not hide processes; judged on what such a node would tell"
   },
   "k8s.api.frompod": {
-    API_UNRELIABLE_FROM_NODE:
-      "lost packets are sent again, so a share of losses fails no known share of requests; judged alone",
     TOKEN_REJECTED: "it takes an API server that does not know its own keys; judged alone"
   },
   "k8s.api.health": {
@@ -43,24 +41,8 @@ export const unproven: Readonly<Record<string, Reasons>> = {
       "a priority level without any share still lets one request at a time through, so none is refused twice for " +
       "sure; judged by an HTTP client's answers"
   },
-  "k8s.control.loops": {
-    POD_MISSING: "it takes a controller manager of which one controller is stopped; judged alone"
-  },
   "k8s.dns.cluster": {
-    DNS_POD_PATH_FAILED:
-      "it takes a kubelet with a wrong clusterDNS, and nodes of tests are configured alike; judged alone",
     DNS_STALE: "it takes a CoreDNS that answers and has lost its watch, which it mends by itself; judged alone"
-  },
-  "k8s.namespace.lifecycle": {
-    NAMESPACE_DEFAULTS_SLOW:
-      "controllers cannot be made late by a known time; judged on a healthy cluster with a limit of 1 ms",
-    NAMESPACE_DELETE_SLOW:
-      "controllers cannot be made late by a known time; judged on a healthy cluster with a limit of 1 ms"
-  },
-  "k8s.node.readiness": {
-    NODE_PRESSURE:
-      "kubelets of local nodes see the memory, disk and processes of the whole machine, which no test may use " +
-      "up; judged on written conditions alone"
   },
   "k8s.node.sweep": {
     CRASHED: "judged alone; that a crash is told as one is proven of worker pods",
