@@ -87,7 +87,7 @@ export const readRules: ReadRules = Effect.fnUntraced(function*(namespace) {
 })
 
 /** How long rules that were read are believed by {@link rememberedRules}. */
-const REMEMBERED = Duration.minutes(5)
+export const REMEMBERED = Duration.minutes(5)
 
 /** More namespaces than a plan of checks names. */
 const NAMESPACES = 64

@@ -59,7 +59,7 @@ export const read: Read = Effect.gen(function*() {
 }).pipe(Effect.orElseSucceed(() => Option.none()))
 
 /** How long {@link remembered} believes our own clock, once it was found right. */
-const BELIEVED = Duration.minutes(1)
+export const BELIEVED = Duration.minutes(1)
 
 /** By how much the wall clock may move against the monotonic one (ms): one that is set, or a machine that slept, moves by more. */
 const STEADY = 1_000
