@@ -40,10 +40,10 @@ import { ownImage } from "./workers/ownImage.ts"
 export const LEASE = "kubeprober-agent"
 
 /**
- * Longer than client-go's: these renewals are most of what an idle agent costs its API server (450 an hour instead of
+ * Longer than client-go's: these renewals are most of what an idle agent costs its API server (300 an hour instead of
  * 1800), and a successor of one that crashed may well wait for as long as checks are apart.
  */
-const LEASE_TIMES = { leaseDuration: "30 seconds", renewDeadline: "20 seconds", retryPeriod: "8 seconds" } as const
+const LEASE_TIMES = { leaseDuration: "45 seconds", renewDeadline: "30 seconds", retryPeriod: "12 seconds" } as const
 
 export interface StandaloneOptions {
   readonly connection: KubeConnection

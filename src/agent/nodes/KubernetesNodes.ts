@@ -39,6 +39,8 @@ export interface NodesOptions {
   readonly joiningFor?: Duration.Input | undefined
 }
 
+const OS_LABEL = "kubernetes.io/os"
+
 /** Nodes that must have an agent: as `deploy/nodes/daemonset.yaml` has it, and not on their way out. */
 export const agentNodes = (nodes: ReadonlyArray<Node>): ReadonlyArray<Node> =>
   nodes.filter((node) => node.metadata.deletionTimestamp === undefined && !isVirtual(node))
@@ -145,10 +147,12 @@ export const make = (options: NodesOptions) => (run: RunScope): Effect.Effect<No
   })
 
   return Effect.succeed({
-    run: Effect.fn("Nodes.run")(function*(task, input, { nodes } = {}) {
+    run: Effect.fn("Nodes.run")(function*(task, input, { all, nodes } = {}) {
       const encoded = JSON.stringify(yield* Effect.orDie(Schema.encodeEffect(task.input)(input)))
-      const [{ items: found }, { items: pods }, now] = yield* Effect.all([
-        kube.list(Node, { labelSelector: "kubernetes.io/os=linux" }),
+      const [found, { items: pods }, now] = yield* Effect.all([
+        all === undefined
+          ? Effect.map(kube.list(Node, { labelSelector: `${OS_LABEL}=linux` }), ({ items }) => items)
+          : Effect.succeed(all.filter(({ metadata }) => metadata.labels?.[OS_LABEL] === "linux")),
         kube.list(Pod, { namespace: NODE_AGENT_NAMESPACE, labelSelector: NODE_AGENT_SELECTOR }),
         Effect.provideService(ServerTime.nowOrOurs, Kube, kube)
       ], { concurrency: 3 })

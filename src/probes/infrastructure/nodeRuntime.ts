@@ -247,7 +247,7 @@ export const nodeRuntime = Probe.make("infra.node.runtime", {
   writes: "nothing",
   placement: "nodes",
   costs:
-    "4 API requests, 5 more when a node lacks kube-proxy, and a question to each node agent, which asks its node's kubelet and " +
+    "3 API requests, 4 more when a node lacks kube-proxy, and a question to each node agent, which asks its node's kubelet and " +
     "kube-proxy; a second one to those that lack kube-proxy and should have it.",
   needs: [nodeNeeds, Needs.list("pods", { namespace: "kube-system", optional: true })],
   codes,
@@ -260,9 +260,8 @@ export const nodeRuntime = Probe.make("infra.node.runtime", {
     const kube = yield* Kube
     const nodes = yield* Nodes
     // Where nothing of kube-proxy is to be seen one miss is enough, until it is known that it should be there.
-    const [first, { items }] = yield* Effect.all([nodes.run(task, { expectsKubeProxy: false }), kube.list(Node)], {
-      concurrency: 2
-    })
+    const { items } = yield* kube.list(Node)
+    const first = yield* nodes.run(task, { expectsKubeProxy: false }, { all: items })
     const versions = new Map(
       items.map(({ metadata, status }) => [metadata.name ?? "", status.nodeInfo.containerRuntimeVersion ?? ""])
     )
@@ -279,9 +278,8 @@ export const nodeRuntime = Probe.make("infra.node.runtime", {
     const missed = answered.filter(({ node, output }) => isMissedOnce(output) && (hasOthers(node) || meant.has(node)))
       .map(({ node }) => node)
     const again = new Map(
-      (missed.length === 0 ? [] : yield* nodes.run(task, { expectsKubeProxy: true }, { nodes: missed })).map((answer) =>
-        [answer.node, answer] as const
-      )
+      (missed.length === 0 ? [] : yield* nodes.run(task, { expectsKubeProxy: true }, { all: items, nodes: missed }))
+        .map((answer) => [answer.node, answer] as const)
     )
     return Outcome.make(
       `${answered.length} of ${first.length} nodes have a live kubelet, kube-proxy and container runtime`,

@@ -8,6 +8,7 @@
 import { Context, type Effect } from "effect"
 import type { Finding } from "../../domain/Report.ts"
 import type { KubeError } from "../../infra/kube/KubeError.ts"
+import type { Node } from "../../infra/kube/resources/core.ts"
 import { checkerCodes } from "../CheckerCodes.ts"
 import * as Needs from "../Needs.ts"
 import * as ServerTime from "../ServerTime.ts"
@@ -41,12 +42,15 @@ export type NodeAnswer<Output> =
 export class Nodes extends Context.Service<Nodes, {
   /**
    * Runs the task on every node, or on those named; one answer a node. Ends before the probe's time does, with what has
-   * been answered by then.
+   * been answered by then. `all`: the Nodes of the cluster, where the probe has just read them; read when absent.
    */
   readonly run: <Input, Output>(
     task: Task<Input, Output>,
     input: Input,
-    options?: { readonly nodes?: ReadonlyArray<string> | undefined }
+    options?: {
+      readonly nodes?: ReadonlyArray<string> | undefined
+      readonly all?: ReadonlyArray<Node> | undefined
+    }
   ) => Effect.Effect<ReadonlyArray<NodeAnswer<Output>>, KubeError>
 }>()("kubeprober/probes/Nodes") {}
 
