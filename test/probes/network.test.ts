@@ -425,6 +425,46 @@ layer(WorkerCluster.layer({ name: "network", nodes: 2 }), { excludeTestServices:
     )
 
     it.effect(
+      fault(dnsCluster, "DNS_STALE", "CoreDNS is cut off from the API server, and answers with what it knows"),
+      () =>
+        Effect.gen(function*() {
+          const { cluster, kubectl } = yield* TestCluster
+          const ip = yield* kubectl(
+            "get",
+            "pods",
+            "-n",
+            "kube-system",
+            "-l",
+            "k8s-app=kube-dns",
+            "-o",
+            "jsonpath={.items[0].status.podIP}"
+          )
+          const toApi = ["-m", "conntrack", "--ctorigdst", "10.96.0.1", "-j", "DROP"]
+          const rules = [["FORWARD", "-s", ip, ...toApi], ["FORWARD", "-d", ip, ...toApi]]
+          const everywhere = (flag: string) =>
+            Effect.forEach(
+              cluster.nodes,
+              ({ exec }) => Effect.forEach(rules, (rule) => exec(["iptables", flag, ...rule]), { discard: true }),
+              { discard: true }
+            )
+          yield* Effect.acquireUseRelease(
+            Effect.orDie(everywhere("-I")),
+            () =>
+              Effect.gen(function*() {
+                const report = yield* dns({ freshWithin: "2s" })
+                assert.deepStrictEqual(found(report), ["DNS_STALE kube-dns"], JSON.stringify(report))
+                assert.strictEqual(report.status, "ERROR")
+              }),
+            () => Effect.orDie(everywhere("-D"))
+          )
+          // A connection that hung is given up after a while; a pod that is new has a new one.
+          yield* kubectl("delete", "pods", "-n", "kube-system", "-l", "k8s-app=kube-dns", "--wait=false")
+          yield* kubectl("rollout", "status", "deployment/coredns", "-n", "kube-system", "--timeout=60s")
+          yield* eventually(dns(), ({ status }) => status === "PASS")
+        })
+    )
+
+    it.effect(
       fault(dnsCluster, "DNS_FAILS_ON_NODE", "the DNS Service is cut off on one node"),
       () =>
         Effect.gen(function*() {

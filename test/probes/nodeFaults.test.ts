@@ -575,6 +575,38 @@ layer(nodes, { excludeTestServices: true, timeout: "180 seconds" })("node agents
   )
 
   it.effect(
+    faults(
+      nodeRuntime,
+      "the daemons of one node are started anew while they are looked at",
+      "KUBELET_MISSED",
+      "KUBE_PROXY_MISSED",
+      "CONTAINER_RUNTIME_MISSED"
+    ),
+    () =>
+      Effect.gen(function*() {
+        const { name } = yield* second
+        // They are away at the first look and back at one of the two that follow it by 5 and 10 s.
+        const restarted = Effect.gen(function*() {
+          yield* Effect.orDie(each("kill"))
+          const [report] = yield* Effect.all([
+            check(SETTLED),
+            Effect.delay(Effect.orDie(each("start")), "3 seconds")
+          ], { concurrency: 2 })
+          return report
+        })
+        const { findings } = yield* eventually(restarted, ({ findings }) =>
+          findings.length === 3 && findings.every(({ code }) => code.endsWith("_MISSED")))
+        assert.deepStrictEqual(
+          findings.map(({ code, status, subject }) =>
+            `${status} ${code} ${subject?.name}`
+          ).sort(),
+          ["CONTAINER_RUNTIME_MISSED", "KUBELET_MISSED", "KUBE_PROXY_MISSED"].map((code) => `WARN ${code} ${name}`)
+        )
+        yield* eventually(check(SETTLED), ({ findings }) => findings.length === 0, { within: "90 seconds" })
+      })
+  )
+
+  it.effect(
     fault(nodeRuntime, "KUBE_PROXY_DOWN", "no node runs a kube-proxy, and the image of its DaemonSet is nowhere"),
     () =>
       Effect.gen(function*() {

@@ -28,9 +28,6 @@ export const unproven: Readonly<Record<string, Reasons>> = {
     TASKS_USED: "tasks are counted for the whole machine, which no test may use up; judged alone"
   },
   "infra.node.runtime": {
-    CONTAINER_RUNTIME_MISSED: "a restart cannot be timed between two looks; judged on what a node would tell",
-    KUBELET_MISSED: "a restart cannot be timed between two looks; judged on what a node would tell",
-    KUBE_PROXY_MISSED: "a restart cannot be timed between two looks; judged on what a node would tell",
     PROCESSES_HIDDEN: "nodes of tests do not hide processes; judged on what such a node would tell"
   },
   "k8s.api.frompod": {
@@ -40,9 +37,6 @@ export const unproven: Readonly<Record<string, Reasons>> = {
     API_THROTTLED:
       "a priority level without any share still lets one request at a time through, so none is refused twice for " +
       "sure; judged by an HTTP client's answers"
-  },
-  "k8s.dns.cluster": {
-    DNS_STALE: "it takes a CoreDNS that answers and has lost its watch, which it mends by itself; judged alone"
   },
   "k8s.node.sweep": {
     CRASHED: "judged alone; that a crash is told as one is proven of worker pods",
