@@ -22,6 +22,7 @@ import * as Roles from "../../src/probes/Roles.ts"
 import { RUN_LABEL } from "../../src/probes/Scratch.ts"
 import { noSpace } from "../clusters/EtcdAlarm.ts"
 import { interruptAt } from "../clusters/Interruption.ts"
+import { killWhileHeld } from "../clusters/killWhileHeld.ts"
 import * as ProbeProcess from "../clusters/ProbeProcess.ts"
 import { PROBE_NAMESPACE, TestCluster, eventually } from "../clusters/TestCluster.ts"
 import { type WebhookServer, webhookServer } from "../clusters/WebhookServer.ts"
@@ -444,23 +445,13 @@ describe("k8s.api.crud", () => {
         killed(apiCrud, "killed while it creates, changes or deletes, it leaves nothing after one sweep"),
         () =>
           Effect.gen(function*() {
-            const { cluster } = yield* TestCluster
             const server = yield* webhookServer
             for (const operation of ["CREATE", "UPDATE", "DELETE"]) {
-              yield* server.answer({ allowed: true, delay: 10_000 })
-              yield* Effect.scoped(Effect.gen(function*() {
-                yield* admitted("ValidatingWebhookConfiguration", server, [operation])
-                const process = yield* ProbeProcess.start(cluster, apiCrud, {
-                  runId: "killed",
-                  namespace: PROBE_NAMESPACE,
-                  expiresInMillis: 0
-                })
-                yield* eventually(Effect.sync(() => server.waiting()), (waiting) => waiting > 0)
-                assert.isTrue(yield* process.kill, operation)
-                yield* server.answer({ allowed: true })
-                // The API server gives the request up when nobody waits for it.
-                yield* eventually(Effect.sync(() => server.waiting()), (waiting) => waiting === 0)
-              }))
+              yield* killWhileHeld(apiCrud, {
+                namespace: PROBE_NAMESPACE,
+                server,
+                registered: admitted("ValidatingWebhookConfiguration", server, [operation])
+              })
               const swept = yield* Sweeper.sweep({})
               assert.deepStrictEqual(
                 swept.map(({ error }) => error),

@@ -6,6 +6,7 @@ import { NamespaceLifecycleConfig, namespaceLifecycle } from "../../src/probes/k
 import * as Needs from "../../src/probes/Needs.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import { RUN_LABEL } from "../../src/probes/Scratch.ts"
+import { killWhileHeld } from "../clusters/killWhileHeld.ts"
 import * as ProbeProcess from "../clusters/ProbeProcess.ts"
 import { PROBE_NAMESPACE, TestCluster, eventually, reasonOf } from "../clusters/TestCluster.ts"
 import { webhookServer } from "../clusters/WebhookServer.ts"
@@ -283,43 +284,30 @@ describe("k8s.namespace.lifecycle", () => {
         killed(namespaceLifecycle, "killed while it creates or deletes, it leaves nothing after one sweep"),
         () =>
           Effect.gen(function*() {
-            const { apply, cluster, kubectl } = yield* TestCluster
+            const { apply, kubectl } = yield* TestCluster
             const server = yield* webhookServer
+            const asking = (operation: string) => ({
+              apiVersion: "admissionregistration.k8s.io/v1",
+              kind: "ValidatingWebhookConfiguration",
+              metadata: { name: "holds-up" },
+              webhooks: [{
+                name: "holds-up.kubeprober.test",
+                clientConfig: { url: server.url, caBundle: server.caBundle },
+                rules: [{ apiGroups: [""], apiVersions: ["v1"], operations: [operation], resources: ["namespaces"] }],
+                admissionReviewVersions: ["v1"],
+                sideEffects: "None",
+                timeoutSeconds: 15
+              }]
+            })
             for (const operation of ["CREATE", "DELETE"]) {
-              yield* server.answer({ allowed: true, delay: 10_000 })
-              yield* Effect.scoped(Effect.gen(function*() {
-                yield* Effect.acquireRelease(
-                  apply({
-                    apiVersion: "admissionregistration.k8s.io/v1",
-                    kind: "ValidatingWebhookConfiguration",
-                    metadata: { name: "holds-up" },
-                    webhooks: [{
-                      name: "holds-up.kubeprober.test",
-                      clientConfig: { url: server.url, caBundle: server.caBundle },
-                      rules: [{
-                        apiGroups: [""],
-                        apiVersions: ["v1"],
-                        operations: [operation],
-                        resources: ["namespaces"]
-                      }],
-                      admissionReviewVersions: ["v1"],
-                      sideEffects: "None",
-                      timeoutSeconds: 15
-                    }]
-                  }),
+              yield* killWhileHeld(namespaceLifecycle, {
+                namespace: "default",
+                server,
+                registered: Effect.acquireRelease(
+                  apply(asking(operation)),
                   () => kubectl("delete", "validatingwebhookconfiguration", "holds-up")
                 )
-                const process = yield* ProbeProcess.start(cluster, namespaceLifecycle, {
-                  runId: "killed",
-                  namespace: "default",
-                  expiresInMillis: 0
-                })
-                yield* eventually(Effect.sync(() => server.waiting()), (waiting) => waiting > 0)
-                assert.isTrue(yield* process.kill, operation)
-                yield* server.answer({ allowed: true })
-                // The API server gives the request up when nobody waits for it.
-                yield* eventually(Effect.sync(() => server.waiting()), (waiting) => waiting === 0)
-              }))
+              })
               const swept = yield* Sweeper.sweep({})
               assert.deepStrictEqual(
                 swept.map(({ error }) => error),
