@@ -43,16 +43,22 @@ const findingsOf = Effect.fnUntraced(function*(fleet: FleetClient["Service"], cl
     : []
 })
 
-/** For these rows now. Who may not read the history or the Probes has what there is without. */
-export const load = Effect.fn("FleetDetails.load")(function*(
-  fleet: FleetClient["Service"],
-  rows: ReadonlyArray<MatrixRow>
-) {
+/** What to do about each code, without the findings. Who may not read the Probes has what there is without. */
+export const fixes = Effect.fn("FleetDetails.fixes")(function*(fleet: FleetClient["Service"]) {
   const { catalogue } = yield* Effect.promise(() => import("../probes/Catalogue.ts"))
   const probes = yield* fleet.probes({}).pipe(
     Effect.map((found) => found.probes),
     Effect.orElseSucceed((): ReadonlyArray<ProbeView> => [])
   )
+  return { findingsOf: () => [], fixOf: fixesOf(catalogue, probes) } satisfies Details
+})
+
+/** For these rows now. Who may not read the history has what there is without. */
+export const load = Effect.fn("FleetDetails.load")(function*(
+  fleet: FleetClient["Service"],
+  rows: ReadonlyArray<MatrixRow>
+) {
+  const { fixOf } = yield* fixes(fleet)
   const cells = rows.flatMap(({ cells, cluster }) =>
     cells.filter(({ code, lastRun, status }) => code !== undefined && lastRun !== undefined && status !== "PASS")
       .map((cell) => ({ cluster, cell }))
@@ -65,6 +71,6 @@ export const load = Effect.fn("FleetDetails.load")(function*(
   const findings = new Map(found)
   return {
     findingsOf: (cluster, cell) => findings.get(keyOf(cluster, cell)) ?? [],
-    fixOf: fixesOf(catalogue, probes)
+    fixOf
   } satisfies Details
 })

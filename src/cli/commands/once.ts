@@ -31,8 +31,13 @@ export const once = Command.make(
   },
   Effect.fn("once")(function*(options) {
     const target = yield* targetOf(options)
-    const [MasterSession, FleetTable, FleetNames] = yield* Effect.promise(() =>
-      Promise.all([import("../MasterSession.ts"), import("../output/FleetTable.ts"), import("../FleetNames.ts")])
+    const [MasterSession, FleetTable, FleetDetails, FleetNames] = yield* Effect.promise(() =>
+      Promise.all([
+        import("../MasterSession.ts"),
+        import("../output/FleetTable.ts"),
+        import("../FleetDetails.ts"),
+        import("../FleetNames.ts")
+      ])
     )
     yield* MasterSession.withFleet(options, (fleet) =>
       Effect.gen(function*() {
@@ -66,7 +71,9 @@ export const once = Command.make(
           const table = { style: screen.out.style, wide: options.output === "wide", width, now }
           if (state.clusters.size === 0) {
             yield* note(["no cluster fits; `kubeprober cluster list` shows those there are"])
-          } else yield* print(FleetTable.render(rowsOf(state), table))
+          } else {
+            yield* print(FleetTable.render(rowsOf(state), { ...table, details: yield* FleetDetails.fixes(fleet) }))
+          }
           yield* print(
             [...state.clusters].flatMap(([cluster, { ended }]) =>
               ended === undefined || ended.outcome === "finished"

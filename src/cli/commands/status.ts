@@ -58,7 +58,10 @@ export const status = Command.make(
         const found = yield* FleetWatch.rows(fleet, filter)
         if (found.length === 0) {
           yield* note([Object.keys(filter).length === 0 ? NO_CLUSTER : "nothing of the fleet fits"])
-        } else yield* FleetWatch.printTable(found, wide, wide ? yield* FleetDetails.load(fleet, found) : undefined)
+        } else {
+          const details = yield* wide ? FleetDetails.load(fleet, found) : FleetDetails.fixes(fleet)
+          yield* FleetWatch.printTable(found, wide, details)
+        }
         return yield* exit(found, options.failOn)
       }))
   })
