@@ -1,5 +1,5 @@
 /** Small things an agent tells of its cluster: asked rarely, told often. */
-import { Context, Deferred, Effect, Layer, Option, Ref, Schedule, Schema } from "effect"
+import { Context, Deferred, Duration, Effect, Layer, Option, Random, Ref, Schedule, Schema } from "effect"
 import type { Facts, Versions } from "../domain/kinds/Cluster.ts"
 import { Kube } from "../infra/kube/Kube.ts"
 import { make as makeResource } from "../infra/kube/KubeResource.ts"
@@ -20,8 +20,11 @@ export class ClusterFacts extends Context.Service<ClusterFacts, {
     Layer.effect(ClusterFacts, make(options))
 }
 
-/** Versions and node counts change slowly; a request a minute is what the figures of a cluster are worth. */
-const REFRESH = "1 minute"
+/** Versions and node counts change slowly; two requests in five minutes is what the figures of a cluster are worth. */
+const REFRESH = Duration.minutes(5)
+
+/** Until both are known. */
+const AGAIN = Duration.seconds(30)
 
 const retries = Schedule.min([Schedule.exponential("500 millis"), Schedule.spaced("15 seconds")]).pipe(
   Schedule.jittered
@@ -73,8 +76,10 @@ const make = Effect.fnUntraced(function*({ version }: { readonly version: string
       }),
       ...Option.match(count, { onNone: () => ({}), onSome: (nodeCount) => ({ nodeCount }) })
     }))
+    const next = Option.isSome(answer) && Option.isSome(count) ? REFRESH : AGAIN
+    yield* Effect.sleep(Duration.times(next, yield* Random.nextBetween(0.8, 1.2)))
   })
-  yield* Effect.forkScoped(Effect.repeat(refresh, Schedule.jittered(Schedule.spaced(REFRESH))))
+  yield* Effect.forkScoped(Effect.forever(refresh))
 
   const uid = yield* Deferred.make<string>()
   yield* kube.get(SystemNamespace, { name: "kube-system" }).pipe(
