@@ -247,7 +247,10 @@ const command = Command.make(
       Flag.withDefault(false),
       Flag.withDescription("Make ten faults, one after the other, instead")
     ),
-    only: Flag.String("only").pipe(Flag.withDescription("Only faults whose name has this in it"), Flag.optional),
+    from: Flag.String("from").pipe(
+      Flag.withDescription("Only the first fault whose name has this in it, and those after it"),
+      Flag.optional
+    ),
     faultMinutes: positive("fault-minutes", 5, "How long each fault lasts"),
     json: Flag.String("json").pipe(Flag.withDescription("Also write the result to this file"), Flag.optional)
   },
@@ -272,10 +275,11 @@ const command = Command.make(
     const good = yield* settled(installation, observer, { checks, rate: options.rate })
     yield* Console.log(good === undefined ? "not all is good; going on" : `all good after ${good} s`)
 
+    const from = Option.getOrElse(options.from, () => "")
     const result = options.faults
       ? {
         faults: yield* Effect.forEach(
-          faults.filter(({ name }) => name.includes(Option.getOrElse(options.only, () => ""))),
+          faults.slice(Math.max(0, faults.findIndex(({ name }) => name.includes(from)))),
           (fault) =>
             Effect.tap(
               runFault(installation, observer, fault, { minutes: options.faultMinutes, checks, rate: options.rate }),

@@ -2,7 +2,7 @@
  * Broken told apart from flapping: a checker whose verdict turns between good and bad again and again is one fault that
  * comes and goes, not many that were mended.
  *
- * {@link MOST_TURNS} turns within {@link WINDOW} make it flapping; it is no longer when {@link QUIET} has passed without
+ * More than {@link MOST_TURNS} turns within {@link WINDOW} make it flapping; it is no longer when {@link QUIET} has passed without
  * another. Good is PASS or INFO, bad is WARN or ERROR; UNKNOWN says nothing of the target and is neither.
  */
 import { DateTime, Duration, Schema } from "effect"
@@ -14,7 +14,7 @@ import { Timestamp } from "./Timestamp.ts"
 /** The code under which a flapping checker is shown. */
 export const FLAPPING = "FLAPPING"
 
-/** Two faults that were mended make four turns; more of that within half an hour is no coincidence. */
+/** Two faults that were mended make four turns; a third within half an hour is no coincidence. */
 export const MOST_TURNS = 4
 export const WINDOW = Duration.minutes(30)
 
@@ -69,7 +69,7 @@ const worstOf = (turns: ReadonlyArray<Pick<Turn, "status" | "code">>) =>
 
 const begin = (turns: ReadonlyArray<Turn>): Episode | undefined => {
   const [first, ...rest] = turns
-  if (first === undefined || turns.length < MOST_TURNS) return undefined
+  if (first === undefined || turns.length <= MOST_TURNS) return undefined
   const { code, status } = worstOf([first, ...rest])
   return { since: first.at, turns: turns.length, worst: status, ...(code === undefined ? {} : { code }) }
 }

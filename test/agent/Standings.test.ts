@@ -71,7 +71,7 @@ describe("Standings, when the agent's clock is set back", () => {
 
   it.effect("a checker that flapped is one that flaps no more once it has been quiet, by the clock as it is now", () =>
     Effect.gen(function*() {
-      for (const [minute, status] of (["PASS", "ERROR", "PASS", "ERROR", "PASS"] as const).entries()) {
+      for (const [minute, status] of (["PASS", "ERROR", "PASS", "ERROR", "PASS", "ERROR", "PASS"] as const).entries()) {
         yield* clock(minute)
         yield* run(status)
       }

@@ -147,17 +147,20 @@ describe("standalone", () => {
           yield* scale(1)
           yield* turns(3)
           yield* scale(0)
+          yield* turns(4)
+          assert.isUndefined((yield* shown)?.code)
+          yield* scale(1)
           const flapping = yield* eventually(shown, (checker) => checker?.code === "FLAPPING")
           assert.deepStrictEqual([flapping?.status, flapping?.blame], ["WARN", "target"])
           assert.match(
             flapping?.message ?? "",
-            /4 times since .*, at worst ERROR BROKEN; ends after 10m without another change; the last run said PASS/
+            /5 times since .*, at worst ERROR BROKEN; ends after 10m without another change; the last run said ERROR BROKEN/
           )
           assert.match(yield* kubectl("get", "kps", "shaky", "-n", NAMESPACE), /shaky\s+WARN\s+1\/1/)
         }))
         yield* startAgent
-        yield* scale(1)
-        const on = yield* eventually(shown, (checker) => (checker?.memory?.episode?.turns ?? 0) >= 5)
+        yield* scale(0)
+        const on = yield* eventually(shown, (checker) => (checker?.memory?.episode?.turns ?? 0) >= 6)
         assert.strictEqual(on?.code, "FLAPPING")
         yield* kube.delete(Probe, { name: "shaky", namespace: NAMESPACE })
       }).pipe(Effect.scoped))
