@@ -66,7 +66,7 @@ const rememberedOf = (probes: ReadonlyArray<AnyProbe>): number => {
 }
 
 const measure = Effect.fnUntraced(function*(minutes: number, nodes: number) {
-  const installation = yield* Installation.make({ nodes })
+  const installation = yield* Installation.make({ nodes, rate: RATE })
   const idle = yield* count(installation, minutes)
   yield* Console.log(`without checks: ${Math.round(idle.requests)} requests an hour`)
   const profiles = yield* Effect.forEach(PROFILES, (profile) =>

@@ -10,6 +10,7 @@ import { root } from "../../scripts/bundle.ts"
 import { image, imageFiles } from "../../scripts/imageFiles.ts"
 import * as Connection from "../../src/client/Connection.ts"
 import { FleetClient } from "../../src/client/FleetClient.ts"
+import { DEFAULT_BUDGET } from "../../src/domain/ClusterBudget.ts"
 import type { Cell, HistoryEntry } from "../../src/domain/rpc/Fleet.ts"
 import { imageTar } from "../../src/local/image/ImageTar.ts"
 import { LocalCluster } from "../../src/local/LocalCluster.ts"
@@ -97,7 +98,13 @@ const freePort = Effect.callback<number, Error>((resume) => {
 })
 
 /** Everything runs until the scope ends. */
-export const make = Effect.fn("Installation.make")(function*(options: { readonly nodes: number }) {
+export interface InstallationOptions {
+  readonly nodes: number
+  /** How many times more often than normally checks will run: the agent's budget is so many times the default one. */
+  readonly rate: number
+}
+
+export const make = Effect.fn("Installation.make")(function*(options: InstallationOptions) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
   const folder = yield* fs.makeTempDirectoryScoped({ prefix: "kubeprober-soak-" })
@@ -179,7 +186,22 @@ export const make = Effect.fn("Installation.make")(function*(options: { readonly
   if (cluster.nodes.length > 0) yield* kustomize("nodes")
   yield* kustomize("agent")
   // Faults are of the last node: the agent must live to tell them.
-  const patch = { spec: { template: { spec: { nodeSelector: { "kubernetes.io/hostname": cluster.nodes[0]?.name } } } } }
+  const patch = {
+    spec: {
+      template: {
+        spec: {
+          nodeSelector: { "kubernetes.io/hostname": cluster.nodes[0]?.name },
+          containers: [{
+            name: "agent",
+            env: [
+              { name: "KUBEPROBER_BUDGET_REQUESTS", value: String(DEFAULT_BUDGET.requests * options.rate) },
+              { name: "KUBEPROBER_BUDGET_PODS", value: String(DEFAULT_BUDGET.pods * options.rate) }
+            ]
+          }]
+        }
+      }
+    }
+  }
   yield* kubectl("patch", "deployment", "kubeprober-agent", "-n", NAMESPACE, "-p", JSON.stringify(patch))
   yield* kubectl("rollout", "status", "deployment/kubeprober-agent", "-n", NAMESPACE, "--timeout=120s")
   if (cluster.nodes.length > 0) {

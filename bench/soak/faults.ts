@@ -91,7 +91,8 @@ export const faults: ReadonlyArray<Fault> = [
   {
     name: "kube-proxy is stopped on a node",
     detectedBy: {
-      "infra.node.runtime": ["KUBE_PROXY_DOWN", "KUBE_PROXY_UNWELL"],
+      // Missed, while the node is young.
+      "infra.node.runtime": ["KUBE_PROXY_DOWN", "KUBE_PROXY_UNWELL", "KUBE_PROXY_MISSED"],
       "k8s.service.clusterip": ["SERVICE_UNREACHABLE_FROM_NODE", "SERVICE_UNRELIABLE_FROM_NODE"]
     },
     mayRedden: {

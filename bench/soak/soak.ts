@@ -269,7 +269,7 @@ const command = Command.make(
     yield* printTable(
       probes.map((probe) => [`  ${probe.id}`, `every ${Duration.format(intervalOf(probe, options.rate))}`])
     )
-    const installation = yield* Installation.make({ nodes: options.nodes })
+    const installation = yield* Installation.make({ nodes: options.nodes, rate: options.rate })
     yield* installation.give(plan)
     const observer = Observer.make(installation)
     const good = yield* settled(installation, observer, { checks, rate: options.rate })

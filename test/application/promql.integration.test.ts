@@ -42,6 +42,12 @@ describe("judging a query's answer", () => {
   it("proves nothing by what is not there, not a number or not all", () => {
     assert.deepStrictEqual(says(vector()), ["UNKNOWN METRIC_NO_DATA errors"])
     assert.deepStrictEqual(says(vector(["a", "1"], ["b", "NaN"])), ["UNKNOWN METRIC_NO_DATA errors"])
+    // As VictoriaMetrics' cluster version says it.
+    assert.deepStrictEqual(says({ ...vector(["a", "1"]), isPartial: false }), says(vector(["a", "1"])))
+    assert.deepStrictEqual(
+      says({ ...vector(["a", "1"]), isPartial: true }),
+      says({ ...vector(["a", "1"]), warnings: ["a store is down"] })
+    )
     assert.deepStrictEqual(says({ ...vector(["a", "1"]), warnings: ["a store is down"] }), [
       "UNKNOWN METRIC_INCOMPLETE errors"
     ])

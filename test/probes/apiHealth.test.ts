@@ -101,6 +101,29 @@ describe("judging an API server's answers", () => {
       assert.deepStrictEqual(yield* report(all), ["ERROR API_DOWN,ERROR API_DOWN,ERROR API_DOWN", 2])
     }))
 
+  it("tells what a new connection meets where those that stand go on", () => {
+    const good = [answered("/livez", 200, "ok"), answered("/readyz?verbose", 200, "ok")]
+    const expired = judgeServer(server, [...good, { ...silent("/version", "tls", "CERT_HAS_EXPIRED, x"), alone: true }])
+    assert.deepStrictEqual(says(expired), ["ERROR API_CERT_EXPIRED"])
+    const refused = judgeServer(server, [...good, { ...silent("/version", "refused", "ECONNREFUSED"), alone: true }])
+    assert.deepStrictEqual(says(refused), ["ERROR API_NOT_READY"])
+    assert.include(refused[0]?.message, "not over a new connection")
+  })
+
+  for (const proxy of ["http://127.0.0.1:1", "https://127.0.0.1:1", "socks5://127.0.0.1:1"]) {
+    it.live(`never blames the server for a proxy that is away (${new URL(proxy).protocol})`, () =>
+      Effect.gen(function*() {
+        const kube = yield* KubeHttp.make({
+          ...KubeConnection.make({ cluster: "c", server: "https://10.0.0.1:6443", identity: { tls: {} } }),
+          proxy: Redacted.make(proxy)
+        })
+        const error = yield* Effect.flip(kube.raw("/version"))
+        const findings = judgeServer(server, [{ path: "/version", took: Duration.zero, result: Result.fail(error) }])
+        assert.deepStrictEqual(says(findings), ["UNKNOWN API_UNREACHABLE"])
+        assert.include(findings[0]?.message, "the proxy 127.0.0.1:1 cannot be reached (refused)")
+      }).pipe(Effect.scoped))
+  }
+
   it("never blames the server for our own credentials, rights or address", () => {
     assert.deepStrictEqual(says(judgeServer(server, [answered("/livez", 200), answered("/readyz?verbose", 403)])), [
       "UNKNOWN ACCESS_MISSING"
@@ -477,13 +500,10 @@ describe("k8s.api.health", () => {
         Effect.gen(function*() {
           const { cluster, kubeAs, run } = yield* TestCluster
           const { issuer, serve, serving } = yield* servingCertificate
-          // Each run on connections of its own: one that is open already is not asked for a certificate.
-          const verdict = Effect.scoped(
-            Effect.flatMap(
-              kubeAs({ cert: cluster.adminCertPem, key: cluster.adminKeyPem }),
-              (as) => run(apiHealth, { as })
-            )
-          )
+          // With connections that were made before and go on.
+          const as = yield* kubeAs({ cert: cluster.adminCertPem, key: cluster.adminKeyPem })
+          const verdict = run(apiHealth, { as })
+          assert.strictEqual((yield* verdict).status, "PASS")
           yield* serve(yield* mint({ commonName: "kube-apiserver", age: "366 days", left: "-1 days", issuer }))
           const expired = yield* Effect.ensuring(
             eventually(verdict, ({ code }) => code === "API_CERT_EXPIRED"),

@@ -68,11 +68,13 @@ describe("judging APIServices", () => {
   it("blames the server for any answer but success, and us for a missing right", () => {
     const code = (status: number) =>
       judgeAnswer(decoded({}), { status, body: "why", warnings: [] }, Duration.seconds(5))?.code
-    assert.deepStrictEqual([200, 401, 403, 404, 503].map(code), [
+    assert.deepStrictEqual([200, 401, 403, 404, 429, 503].map(code), [
       undefined,
       "APISERVICE_NOT_SERVING",
       "ACCESS_MISSING",
       "APISERVICE_NOT_SERVING",
+      // The API server's own fairness.
+      "API_UNREACHABLE",
       "APISERVICE_NOT_SERVING"
     ])
     assert.include(judgeAnswer(decoded({}), "silent", Duration.seconds(5))?.message, "no answer within 5s")

@@ -158,7 +158,8 @@ export class Kube extends Context.Service<Kube, {
    * (`https://10.0.0.2:6443`) with the same credentials, verified by the same name; a cluster whose certificates are not
    * verified (`insecure-skip-tls-verify`) refuses that as `Unreachable` (`tls`). Bodies beyond `maximumBytes`
    * (default 16 MiB) are `Undecodable`. `atOnce` waits for no other request of ours: for few and small ones that tell how
-   * the server is.
+   * the server is. `alone` also takes a connection of its own, as a client does that is new: one that stands knows nothing of
+   * a certificate that has run out since, or of a server that takes no more connections.
    */
   readonly raw: (
     path: string,
@@ -166,6 +167,7 @@ export class Kube extends Context.Service<Kube, {
       readonly server?: string | undefined
       readonly maximumBytes?: number | undefined
       readonly atOnce?: boolean | undefined
+      readonly alone?: boolean | undefined
     }
   ) => Effect.Effect<RawResponse, KubeError>
   /** PEM of the client certificate that requests are made with now; none when they carry a token. */

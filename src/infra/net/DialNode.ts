@@ -26,25 +26,41 @@ export const isGuarded = (address: string): boolean =>
 const KINDS: ReadonlyArray<readonly [RegExp, NetErrorKind]> = [
   [/^ECONNREFUSED$/u, "refused"],
   [/^(ENOTFOUND|EAI_\w+)$/u, "dns"],
-  [/^ETIMEDOUT$/u, "timeout"],
+  // The two of hosts are what a machine that is off, or an address that nobody has any more, looks like.
+  [/^(ETIMEDOUT|EHOSTUNREACH|EHOSTDOWN)$/u, "timeout"],
   [/^(ECONNRESET|EPIPE|ECONNABORTED)$/u, "reset"],
-  [
-    /^(EHOSTUNREACH|ENETUNREACH|EHOSTDOWN|ENETDOWN|EADDRNOTAVAIL|EACCES|EPERM|EMFILE|ENFILE|EAFNOSUPPORT)$/u,
-    "unreachable"
-  ],
-  [/^(ERR_SSL_\w+|ERR_TLS_\w+|EPROTO)$/u, "tls"],
+  [/^(ENETUNREACH|ENETDOWN|EACCES|EPERM)$/u, "unreachable"],
+  // Alerts of the other side have a slash in their names: ERR_SSL_SSL/TLS_ALERT_HANDSHAKE_FAILURE.
+  [/^(ERR_SSL_.+|ERR_TLS_\w+|EPROTO)$/u, "tls"],
   [/^(HPE_\w+|ERR_HTTP_\w+|ERR_INVALID_\w+)$/u, "protocol"]
 ]
 
+/**
+ * How long one of several addresses has (ms). Node gives up on it then for good, so its 250 ms make servers that are far away,
+ * or that lose one packet (sent again after a second, RFC 6298), look down.
+ */
+export const ATTEMPT = 1_200
+
 export const hostPort = (host: string, port: number): string => `${Net.isIPv6(host) ? `[${host}]` : host}:${port}`
 
+const kindOf = (code: string): NetErrorKind => KINDS.find(([pattern]) => pattern.test(code))?.[1] ?? "unknown"
+
+/** Of the errors of several addresses, the one that says most of the other side. */
+const tellingOf = (error: NodeJS.ErrnoException): NodeJS.ErrnoException => {
+  if (!(error instanceof AggregateError)) return error
+  const errors: ReadonlyArray<NodeJS.ErrnoException> = error.errors.filter((one) => one instanceof Error)
+  const of = (kind: NetErrorKind) => errors.find(({ code = "" }) => kindOf(code) === kind)
+  return of("refused") ?? of("reset") ?? of("timeout") ?? errors[0] ?? error
+}
+
 /** A failure of Node's as ours. */
-export const failure = (target: string, stage: NetStage) => (error: NodeJS.ErrnoException): NetError => {
+export const failure = (target: string, stage: NetStage) => (thrown: NodeJS.ErrnoException): NetError => {
+  const error = tellingOf(thrown)
   const code = error.code ?? ""
   return new NetError({
     target,
     stage,
-    kind: KINDS.find(([pattern]) => pattern.test(code))?.[1] ?? "unknown",
+    kind: kindOf(code),
     code,
     // An error of several addresses has a code and no text.
     detail: error.message === "" ? code : error.message.includes(code) ? error.message : `${error.message} (${code})`
@@ -58,7 +74,8 @@ export const tooLate = (target: string, stage: () => NetStage, timeout: Duration
       new NetError({
         target,
         stage: stage(),
-        kind: "timeout",
+        // Name servers that are silent are ours; of the other side nothing is known yet.
+        kind: stage() === "name" ? "dns" : "timeout",
         detail: `no ${stage() === "answer" ? "answer" : stage() === "name" ? "address" : "connection"} within ${
           Duration.format(Duration.fromInputUnsafe(timeout))
         }`
@@ -139,6 +156,7 @@ export const connect = Effect.fnUntraced(
           socket.connect({
             host,
             port,
+            autoSelectFamilyAttemptTimeout: ATTEMPT,
             // Just the addresses that were judged; with several, Node tries one after the other (RFC 8305).
             lookup: (_host, { all }, callback) => {
               const [first = { address: host, family: 4 }] = addresses

@@ -34,6 +34,8 @@ export interface HttpRequest extends AddressRules {
   readonly tls?: {
     /** PEM of the authorities to trust instead of the runtime's own (those of Mozilla and `NODE_EXTRA_CA_CERTS`). */
     readonly ca?: string | undefined
+    /** Whether to trust the runtime's own besides `ca`; default false, and true where a redirect leads to another origin. */
+    readonly publicToo?: boolean | undefined
     /** The name to ask for and to find in the certificate, when it is not the URL's. */
     readonly serverName?: string | undefined
     /** Whether a server that nobody can trust is asked all the same; default false. */

@@ -2,7 +2,9 @@
 import { DateTime, Duration, Effect, Layer, Redacted, type Scope } from "effect"
 import * as Http from "node:http"
 import * as Net from "node:net"
+import type { Duplex } from "node:stream"
 import * as Tls from "node:tls"
+import * as Zlib from "node:zlib"
 import type { ShownCertificate } from "../tls/TlsPeer.ts"
 import { chainOf } from "../tls/TlsPeerNode.ts"
 import * as Dial from "./DialNode.ts"
@@ -11,8 +13,8 @@ import { NetError, type NetStage } from "./NetError.ts"
 
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
 
-/** Those that say who asks, whether or not they are redacted. */
-const PERSONAL: ReadonlySet<string> = new Set(["authorization", "cookie", "proxy-authorization"])
+/** Those that say who asks, whether or not they are redacted, and whom. */
+const ONE_ORIGIN: ReadonlySet<string> = new Set(["authorization", "cookie", "host", "proxy-authorization"])
 
 const reveal = (value: string | Redacted.Redacted<string>): string =>
   Redacted.isRedacted(value) ? Redacted.value(value) : value
@@ -36,6 +38,47 @@ const why = (code: string, name: string, shown: ShownCertificate | undefined): s
     ? `its certificate (${shown?.subject ?? "without a subject"}) is not for ${name}`
     : UNTRUSTED[code] ?? `its certificate is not trusted: ${code}`
 
+/** Alerts by which a server says that it wants what is not offered here: nothing is known of what is behind it. */
+const UNOFFERED: ReadonlyArray<readonly [code: RegExp, detail: string]> = [
+  [/NO_APPLICATION_PROTOCOL/u, "the server speaks HTTP/2 only, which is not asked here"],
+  [/CERTIFICATE_REQUIRED/u, "the server wants a client certificate, which is not shown here"]
+]
+
+/** {@link Dial.failure}, but for what the other side may well do and we cannot answer. */
+const failure = (target: string, stage: NetStage) => (error: NodeJS.ErrnoException): NetError => {
+  const unoffered = UNOFFERED.find(([code]) => code.test(error.code ?? ""))
+  return unoffered === undefined
+    ? Dial.failure(target, stage)(error)
+    : new NetError({ target, stage, kind: "unknown", code: error.code, detail: unoffered[1] })
+}
+
+/** Whether an answer that is no HTTP/1.1 is the beginning of HTTP/2: a SETTINGS frame of stream 0 (RFC 9113, 3.4 and 4.1). */
+const isHttp2 = (error: NodeJS.ErrnoException): boolean => {
+  const packet: unknown = Reflect.get(error, "rawPacket")
+  return Buffer.isBuffer(packet) && packet.length >= 9 && packet[3] === 4 && packet.readUInt32BE(5) === 0
+}
+
+/** Servers send what is stored compressed although nobody asked for it (RFC 9110, 8.4.1). */
+const decoderOf = (encoding: string | undefined): Duplex | undefined => {
+  switch (encoding?.trim().toLowerCase()) {
+    case "gzip":
+    case "x-gzip":
+      // The end of what is cut is told by the connection.
+      return Zlib.createGunzip({ finishFlush: Zlib.constants.Z_SYNC_FLUSH })
+    case "deflate":
+      return Zlib.createInflate({ finishFlush: Zlib.constants.Z_SYNC_FLUSH })
+    case "br":
+      return Zlib.createBrotliDecompress({ finishFlush: Zlib.constants.BROTLI_OPERATION_FLUSH })
+    case "zstd":
+      return Zlib.createZstdDecompress({ finishFlush: Zlib.constants.ZSTD_e_flush })
+    default:
+      return undefined
+  }
+}
+
+/** Of an answer; more than any server or proxy sends, and Node's own limit is 16 KiB. */
+const MAXIMUM_HEADERS = 256 * 1024
+
 const handshake = Effect.fnUntraced(function*(
   socket: Net.Socket,
   { tls = {}, url }: HttpRequest
@@ -49,7 +92,9 @@ const handshake = Effect.fnUntraced(function*(
         socket,
         host: name,
         ...(Net.isIP(name) === 0 ? { servername: name } : {}),
-        ...(tls.ca === undefined ? {} : { ca: tls.ca }),
+        ...(tls.ca === undefined
+          ? {}
+          : { ca: tls.publicToo === true ? [tls.ca, ...Tls.getCACertificates("default")] : tls.ca }),
         ALPNProtocols: ["http/1.1"],
         // Judged below, where the certificate is at hand to tell of.
         rejectUnauthorized: false
@@ -60,7 +105,7 @@ const handshake = Effect.fnUntraced(function*(
     (session) => Effect.sync(() => session.destroy())
   )
   yield* Effect.callback<void, NetError>((resume) => {
-    secure.once("error", (error) => resume(Effect.fail(Dial.failure(target, "handshake")(error))))
+    secure.once("error", (error) => resume(Effect.fail(failure(target, "handshake")(error))))
     secure.once("close", () =>
       resume(
         Effect.fail(
@@ -112,7 +157,12 @@ const exchange = Effect.fnUntraced(function*(
   const context = yield* Effect.context<never>()
   const now = Effect.runSyncWith(context)
   return yield* Effect.callback<Exchanged, NetError>((resume) => {
-    const fail = (error: NodeJS.ErrnoException) => resume(Effect.fail(Dial.failure(target, "answer")(error)))
+    const fail = (error: NodeJS.ErrnoException) =>
+      resume(Effect.fail(
+        isHttp2(error)
+          ? failure(target, "answer")(Object.assign(error, { code: "NO_APPLICATION_PROTOCOL" }))
+          : failure(target, "answer")(error)
+      ))
     try {
       const body = request.body === undefined ? undefined : Buffer.from(reveal(request.body))
       const outgoing = Http.request({
@@ -120,10 +170,14 @@ const exchange = Effect.fnUntraced(function*(
         method,
         path: `${url.pathname}${url.search}`,
         setHost: false,
+        maxHeaderSize: MAXIMUM_HEADERS,
+        // What browsers read too, such as line ends without a carriage return. There is one answer a connection.
+        insecureHTTPParser: true,
         headers: {
           host: url.host,
           "user-agent": "kubeprober",
           accept: "*/*",
+          "accept-encoding": "identity",
           ...(body === undefined ? {} : { "content-length": String(body.length) }),
           ...headers
         }
@@ -141,11 +195,20 @@ const exchange = Effect.fnUntraced(function*(
             truncated,
             firstByte
           }))
-        incoming.on("data", (chunk: Buffer) => {
+        const hasBody = method !== "HEAD" && incoming.statusCode !== 204 && incoming.statusCode !== 304
+        const decoder = hasBody ? decoderOf(incoming.headers["content-encoding"]) : undefined
+        const content = decoder === undefined ? incoming : incoming.pipe(decoder)
+        content.on("data", (chunk: Buffer) => {
           chunks.push(chunk)
           size += chunk.length
           if (size <= maximumBody) return
           answer(true)
+          incoming.destroy()
+        })
+        decoder?.on("error", ({ message }) => {
+          fail(Object.assign(new Error(`the body is not ${incoming.headers["content-encoding"]}: ${message}`), {
+            code: "ERR_HTTP_CONTENT_ENCODING"
+          }))
           incoming.destroy()
         })
         incoming.on("error", fail)
@@ -153,7 +216,7 @@ const exchange = Effect.fnUntraced(function*(
           "aborted",
           () => fail(Object.assign(new Error("the connection ended within the answer"), { code: "ECONNRESET" }))
         )
-        incoming.once("end", () => answer(false))
+        content.once("end", () => answer(false))
       })
       outgoing.end(body)
     } catch (error) {
@@ -190,7 +253,7 @@ const redirected = (request: HttpRequest, { headers, status }: Exchanged): HttpR
   // What is in a body may be secret, so it goes to nobody else.
   if (!sameOrigin && !becomesGet && request.body !== undefined) return undefined
   const kept = Object.entries(request.headers ?? {}).filter(([name, value]) =>
-    (sameOrigin || !(Redacted.isRedacted(value) || PERSONAL.has(name.toLowerCase()))) &&
+    (sameOrigin || !(Redacted.isRedacted(value) || ONE_ORIGIN.has(name.toLowerCase()))) &&
     !(becomesGet && name.toLowerCase().startsWith("content-"))
   )
   return {
@@ -200,8 +263,8 @@ const redirected = (request: HttpRequest, { headers, status }: Exchanged): HttpR
     headers: Object.fromEntries(kept),
     body: becomesGet ? undefined : request.body,
     redirects: request.redirects - 1,
-    // A name given for one server is not the name of another.
-    tls: sameOrigin ? request.tls : { ...request.tls, serverName: undefined }
+    // A name given for one server is not the name of another, and who leads to the public is not of the public.
+    tls: sameOrigin ? request.tls : { ...request.tls, serverName: undefined, publicToo: true }
   }
 }
 

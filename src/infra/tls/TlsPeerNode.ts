@@ -13,7 +13,7 @@ const KINDS: ReadonlyArray<readonly [RegExp, TlsPeerError["kind"]]> = [
   [/^(ENOTFOUND|EAI_\w+)$/, "dns"],
   [/^ETIMEDOUT$/, "timeout"],
   [/^(ECONNRESET|EPIPE)$/, "reset"],
-  [/^(ERR_SSL_\w+|ERR_TLS_\w+|EPROTO)$/, "tls"]
+  [/^(ERR_SSL_.+|ERR_TLS_\w+|EPROTO)$/, "tls"]
 ]
 
 const oneLine = (name: string): string => name.split("\n").toReversed().join(",")

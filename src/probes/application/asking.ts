@@ -6,7 +6,8 @@
  * not even be asked (the name has no address for us, no route leads there, a credential is missing or was rejected) is
  * ours.
  */
-import { Effect, Option, Redacted, Schema } from "effect"
+import { Effect, Option, Redacted, Result, Schema } from "effect"
+import { X509Certificate } from "node:crypto"
 import { quote, redact as redactForeign } from "../../domain/Redaction.ts"
 import type { Subject } from "../../domain/Report.ts"
 import type { Cookies, HttpAnswer, HttpRequest } from "../../infra/net/HttpCall.ts"
@@ -86,9 +87,22 @@ export const Expectation = Schema.Struct({
 })
 export type Expectation = typeof Expectation.Type
 
+const PEM = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/gu
+
+const isCertificate = (pem: string): boolean => Result.isSuccess(Result.try(() => new X509Certificate(pem)))
+
+/** OpenSSL takes any text for authorities, and trusts nobody then. */
+const isBundle = (text: string): boolean => {
+  const certificates = text.match(PEM) ?? []
+  return certificates.length > 0 && certificates.every(isCertificate)
+}
+
 export const TlsSettings = Schema.Struct({
   ca: Schema.optionalKey(
-    Schema.String.check(Schema.isMaxLength(65_536)).annotate({
+    Schema.String.check(
+      Schema.isMaxLength(65_536),
+      Schema.makeFilter(isBundle, { expected: "certificates of authorities in PEM" })
+    ).annotate({
       description: "PEM of the authorities to trust instead of the public ones."
     })
   ),

@@ -81,7 +81,8 @@ export const codes = {
       "Read the log of the server at the time of the run, then of the proxies before it."
     ),
     HTTP_TIMED_OUT: Codes.error(
-      "The endpoint did not answer in time; the message says how far it came. A firewall that drops looks the same.",
+      "The endpoint did not answer in time, or nobody is at its address; the message says how far it came. A firewall that drops " +
+        "looks the same.",
       "Look at the load of the server; when it did not even connect, at firewalls between the prober and it."
     ),
     HTTP_GARBLED: Codes.error(

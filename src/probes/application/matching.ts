@@ -58,5 +58,5 @@ export const jsonPath = Effect.fnUntraced(function*(path: string): Effect.fn.Ret
 
 const decodeDocument = Schema.decodeUnknownOption(Schema.fromJsonString(Schema.Json))
 
-/** A text as JSON, if it is. */
-export const document = decodeDocument
+/** A text as JSON, if it is. A byte order mark before it is left out, as parsers may do (RFC 8259, 8.1). */
+export const document = (text: string) => decodeDocument(text.replace(/^\uFEFF/u, ""))

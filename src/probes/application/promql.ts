@@ -96,6 +96,8 @@ export const QueryAnswer = Schema.fromJsonString(Schema.Struct({
   status: Schema.Literals(["success", "error"]),
   error: Schema.optionalKey(Schema.String),
   warnings: Schema.optionalKey(Schema.Array(Schema.String)),
+  /** Of VictoriaMetrics' cluster version, which goes on answering when some of its storage does not. */
+  isPartial: Schema.optionalKey(Schema.Boolean),
   data: Schema.optionalKey(Schema.Union([
     Schema.Struct({
       resultType: Schema.Literal("vector"),
@@ -162,7 +164,8 @@ export const judge = (config: Bounds) => (answer: QueryAnswer): Outcome.Outcome 
       value === undefined ? [] : [{ name: nameOf(metric), value: numberOf(value[1]) }]
     )
   const numbers = samples.filter(({ value }) => !Number.isNaN(value))
-  const warnings = (answer.warnings ?? []).map((warning) =>
+  const partial = answer.isPartial === true ? ["the answer is partial (isPartial)"] : []
+  const warnings = [...answer.warnings ?? [], ...partial].map((warning) =>
     codes.METRIC_INCOMPLETE({ message: `${url} warns: ${warning}`, subject })
   )
   if (numbers.length < samples.length || numbers.length === 0) {

@@ -77,7 +77,8 @@ export const codes = {
       "Look at the server, and at the Service or load balancer before it."
     ),
     PORT_SILENT: Codes.error(
-      "A port that must be open did not connect, or did not answer, in time. A firewall that drops looks the same.",
+      "A port that must be open did not connect, or did not answer, in time, or nobody is at its address. A firewall that drops " +
+        "looks the same.",
       "Look at the load of the server, then at firewalls and network policies between the prober and it."
     ),
     PORT_CUT: Codes.error(

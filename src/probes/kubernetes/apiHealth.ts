@@ -105,6 +105,8 @@ const MAXIMUM_REPLICAS = 16
 /** One answer, or none, and how long it took. */
 export interface Answer {
   readonly path: string
+  /** Over a connection of its own. */
+  readonly alone?: boolean
   readonly took: Duration.Duration
   readonly result: Result.Result<RawResponse, KubeError>
 }
@@ -126,19 +128,28 @@ const silence = (error: KubeError): Unreachable | undefined =>
 
 const said = (response: RawResponse): string => quote(response.body.trim().split("\n")[0] ?? "", 200)
 
+const expired = (server: string, { detail, kind }: Unreachable): Finding =>
+  codes.API_CERT_EXPIRED({
+    message: `the certificate of ${server} has expired (${detail}); connections made before it did go on`,
+    evidence: { cause: kind }
+  })
+
 /** What one path of the server we were told to use says; `answers`: whether another path was answered well. */
 export const judgeAnswer = (
   server: string,
-  { path, result }: Answer,
+  { alone, path, result }: Answer,
   answers: boolean
 ): ReadonlyArray<Finding> => {
   const rule = `get ${path.split("?")[0]}`
   const unhealthy = path === LIVE ? codes.API_NOT_LIVE : codes.API_NOT_READY
   if (Result.isFailure(result)) {
     const reason = silence(result.failure)
+    if (reason !== undefined && blameOf(reason) === "expired") return [expired(server, reason)]
     if (reason !== undefined && blameOf(reason) === "down") {
       return [unhealthy({
-        message: `${server} answers, but not at ${path}: ${reason.kind}, ${reason.detail}`,
+        message: `${server} answers, but not ${
+          alone === true ? "over a new connection" : `at ${path}`
+        }: ${reason.kind}, ${reason.detail}`,
         evidence: { path, cause: reason.kind }
       })]
     }
@@ -299,7 +310,11 @@ const decodeVersion = Schema.decodeUnknownOption(Schema.fromJsonString(Schema.St
  * another in a moment, is tried once more. Every way it can end is an answer.
  */
 const ask = Effect.fnUntraced(
-  function*(path: string, timeout: Duration.Duration, server?: string): Effect.fn.Return<Answer, never, Kube> {
+  function*(
+    path: string,
+    timeout: Duration.Duration,
+    { alone = false, server }: { readonly server?: string; readonly alone?: boolean } = {}
+  ): Effect.fn.Return<Answer, never, Kube> {
     const kube = yield* Kube
     const late = Effect.fail(
       new KubeError({
@@ -308,13 +323,13 @@ const ask = Effect.fnUntraced(
         reason: new Unreachable({ kind: "timeout", detail: `no answer within ${Duration.format(timeout)}` })
       })
     )
-    const [took, result] = yield* kube.raw(path, { server, maximumBytes: MAXIMUM_BODY, atOnce: true }).pipe(
+    const [took, result] = yield* kube.raw(path, { server, maximumBytes: MAXIMUM_BODY, atOnce: true, alone }).pipe(
       Stopwatch.within(timeout),
       Effect.flatMap(Option.match({ onNone: () => late, onSome: Effect.succeed })),
       Effect.result,
       Stopwatch.timed
     )
-    return { path, took, result }
+    return { path, took, result, ...(alone ? { alone } : {}) }
   },
   (answer) => Effect.filterOrElse(answer, (first) => !mayPass(first), () => Effect.delay(answer, AGAIN_AFTER))
 )
@@ -334,7 +349,8 @@ const askServer = Effect.fnUntraced(function*(config: Config) {
   const limits = yield* Hysteresis.limits
   const answers = yield* Effect.forEach(
     [LIVE, `${READY}?verbose`, VERSION],
-    (path) => ask(path, config.timeout),
+    // One as a new client asks: a connection that stands does not tell that no other comes about.
+    (path) => ask(path, config.timeout, { alone: path === VERSION }),
     { concurrency: "unbounded" }
   )
   const findings = judgeServer(kube.server, answers)
@@ -376,7 +392,7 @@ const askReplicas = Effect.fnUntraced(function*(config: Config) {
     addresses.slice(0, MAXIMUM_REPLICAS),
     (address) =>
       Effect.map(
-        ask(`${READY}?verbose`, config.endpointTimeout, `https://${address}`),
+        ask(`${READY}?verbose`, config.endpointTimeout, { server: `https://${address}` }),
         (answer): ReplicaAnswer => ({ ...answer, address })
       ),
     { concurrency: "unbounded" }

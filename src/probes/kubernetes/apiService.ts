@@ -130,6 +130,14 @@ export const judgeAnswer = (service: APIService, answer: RawResponse | "silent",
       evidence: { missing: `get ${pathOf(service)}` }
     })
   }
+  if (answer !== "silent" && answer.status === 429) {
+    return checkerCodes.API_UNREACHABLE({
+      message: `the API server refuses ${pathOf(service)} as one request too many (429), so the API ${
+        nameOf(service)
+      } was not asked; see k8s.api.health`,
+      subject: subject(service)
+    })
+  }
   const said = answer === "silent"
     ? `no answer within ${Elapsed.text(timeout)}`
     : `${answer.status} ${quote(answer.body, 200)}`

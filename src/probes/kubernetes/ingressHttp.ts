@@ -160,6 +160,7 @@ export const codeOf = (asked: Asked): Codes.Code => {
       case "dns":
       case "forbidden":
       case "unreachable":
+      case "unknown":
         return codes.ADDRESS_REFUSED
       case "tls":
         return codes.CERTIFICATE_INVALID

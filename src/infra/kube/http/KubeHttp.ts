@@ -198,29 +198,30 @@ export const fromTransport = Effect.fnUntraced(function*(target: {
   const inTurn = <A, R>(effect: Effect.Effect<A, KubeError, R>) =>
     Effect.scoped(Effect.flatMap(KubeWaits, ({ during }) => Effect.andThen(during(requests.takeScoped(1)), effect)))
 
-  const send = (asked: Asked) => {
+  const requestOf = (asked: Asked) => {
     const request = HttpClientRequest.make(asked.method)(`${asked.server ?? server}${asked.path}`, {
       headers: { accept: asked.accept ?? "application/json", "user-agent": "kubeprober" },
       urlParams: asked.parameters ?? {}
     })
-    return transport.execute(
-      asked.body === undefined
-        ? request
-        : HttpClientRequest.bodyText(request, JSON.stringify(asked.body), asked.contentType ?? "application/json")
-    ).pipe(
-      Effect.mapError((error) =>
-        fail(
-          asked.call,
-          error._tag === "CredentialsUnavailable"
-            ? new CredentialsUnavailable({ detail: error.message })
-            : reasonOfNetwork(error.cause ?? error)
-        )
-      )
-    )
+    return asked.body === undefined
+      ? request
+      : HttpClientRequest.bodyText(request, JSON.stringify(asked.body), asked.contentType ?? "application/json")
   }
 
-  const lost = (call: KubeCall) => (error: HttpClientError.HttpClientError) =>
-    fail(call, reasonOfNetwork(error.cause ?? error))
+  const networkFault = (error: { readonly cause?: unknown }) => reasonOfNetwork(error.cause ?? error, transport.proxy)
+
+  const whyNotSent = ({ call }: Asked) => (error: Effect.Error<ReturnType<typeof transport.execute>>) =>
+    fail(
+      call,
+      error._tag === "CredentialsUnavailable"
+        ? new CredentialsUnavailable({ detail: error.message })
+        : networkFault(error)
+    )
+
+  const send = (asked: Asked) => Effect.mapError(transport.execute(requestOf(asked)), whyNotSent(asked))
+  const sendAlone = (asked: Asked) => Effect.mapError(transport.executeAlone(requestOf(asked)), whyNotSent(asked))
+
+  const lost = (call: KubeCall) => (error: HttpClientError.HttpClientError) => fail(call, networkFault(error))
 
   const bytes = (call: KubeCall, response: HttpClientResponse.HttpClientResponse) =>
     Stream.mapError(response.stream, lost(call))
@@ -553,15 +554,16 @@ export const fromTransport = Effect.fnUntraced(function*(target: {
       const asked: Asked = { call, method: "GET", path, accept: "*/*", server: options?.server }
       yield* admitted(asked)
       const answer = Effect.gen(function*() {
-        const response = yield* send(asked)
+        const response = yield* options?.alone === true ? sendAlone(asked) : send(asked)
         return {
           status: response.status,
           body: yield* readText(call, response, options?.maximumBytes ?? MAXIMUM_RAW),
           warnings: parseWarnings(response.headers["warning"])
         }
-      })
+      }).pipe(Effect.scoped)
       // Other replicas have pools of their own.
-      return yield* inTime(call, options?.server === undefined && options?.atOnce !== true ? inTurn(answer) : answer)
+      const waits = options?.server === undefined && options?.atOnce !== true && options?.alone !== true
+      return yield* inTime(call, waits ? inTurn(answer) : answer)
     })
   })
 })

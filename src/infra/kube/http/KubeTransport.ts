@@ -9,6 +9,7 @@ import { Clock, Effect, Redacted, Ref, type Scope, Semaphore, Stream } from "eff
 import { type HttpClient, type HttpClientError, HttpClientRequest, type HttpClientResponse } from "effect/http"
 import type { PeerCertificate } from "node:tls"
 import type { Dispatcher } from "undici"
+import { ATTEMPT } from "../../net/DialNode.ts"
 import type { CredentialsUnavailable, Identity, KubeConnection, TlsSettings } from "../KubeConnection.ts"
 
 /** What the Kube client needs of HTTP. Any `HttpClient` will do, such as one over a tunnel. */
@@ -19,6 +20,16 @@ export interface KubeTransport {
     HttpClientResponse.HttpClientResponse,
     HttpClientError.HttpClientError | CredentialsUnavailable
   >
+  /** Over a connection of its own, as a client has that is new; it ends with the scope. */
+  readonly executeAlone: (
+    request: HttpClientRequest.HttpClientRequest
+  ) => Effect.Effect<
+    HttpClientResponse.HttpClientResponse,
+    HttpClientError.HttpClientError | CredentialsUnavailable,
+    Scope.Scope
+  >
+  /** `host:port` of the proxy that is asked in the server's place. */
+  readonly proxy?: string | undefined
   /** Requests sent so far. */
   readonly requests: Effect.Effect<number>
 }
@@ -27,10 +38,9 @@ export interface KubeTransport {
 export const fromHttpClient = Effect.fnUntraced(
   function*(client: HttpClient.HttpClient): Effect.fn.Return<KubeTransport> {
     const sent = yield* Ref.make(0)
-    return {
-      execute: (request) => Effect.andThen(Ref.update(sent, (count) => count + 1), client.execute(request)),
-      requests: Ref.get(sent)
-    }
+    const execute: KubeTransport["execute"] = (request) =>
+      Effect.andThen(Ref.update(sent, (count) => count + 1), client.execute(request))
+    return { execute, executeAlone: execute, requests: Ref.get(sent) }
   }
 )
 
@@ -67,6 +77,8 @@ export const sameIdentity = (a: Identity, b: Identity): boolean =>
 export interface KubeDispatchers {
   /** The pool for this TLS identity. What it had before finishes on the old one. */
   readonly dispatcher: (settings: TlsSettings) => Effect.Effect<Dispatcher>
+  /** One that nobody else uses, for the scope. */
+  readonly alone: (settings: TlsSettings) => Effect.Effect<Dispatcher, never, Scope.Scope>
   /** Who we are instead of `refused`: others may have renewed it since, or just now in vain. */
   readonly renew: (refused: Identity) => Effect.Effect<Identity, CredentialsUnavailable>
 }
@@ -90,6 +102,7 @@ export const makeDispatchers = Effect.fnUntraced(
       return {
         timeout: CONNECT_TIMEOUT,
         keepAliveInitialDelay: TCP_KEEP_ALIVE,
+        autoSelectFamilyAttemptTimeout: ATTEMPT,
         ...(server.protocol === "https:" && {
           // Without a CA of its own a cluster is trusted like any web server, as kubectl does: by the system's roots.
           ca: settings.ca ?? [...tls.getCACertificates("default"), ...tls.getCACertificates("system")],
@@ -138,6 +151,12 @@ export const makeDispatchers = Effect.fnUntraced(
         Effect.forkIn(scope)
       )
 
+    const alone = (settings: TlsSettings) =>
+      Effect.acquireRelease(
+        Effect.sync(() => makeAgent(settings)),
+        (agent) => Effect.promise(() => agent.destroy())
+      )
+
     const current = yield* Ref.make<Generation | undefined>(undefined)
     const rotation = yield* Semaphore.make(1)
     const dispatcher = Effect.fnUntraced(function*(settings: TlsSettings) {
@@ -165,14 +184,14 @@ export const makeDispatchers = Effect.fnUntraced(
       return renewed
     }, renewal.withPermits(1))
 
-    return { dispatcher, renew }
+    return { dispatcher, alone, renew }
   }
 )
 
 /** A pool for `connection`, closed with the scope. Connects only when first used. */
 export const make = Effect.fnUntraced(
   function*(connection: KubeConnection): Effect.fn.Return<KubeTransport, never, Scope.Scope> {
-    const { dispatcher, renew } = yield* makeDispatchers(connection)
+    const { alone, dispatcher, renew } = yield* makeDispatchers(connection)
     const clients = new WeakMap<Dispatcher, HttpClient.HttpClient>()
     const clientOf = Effect.fnUntraced(function*(agent: Dispatcher) {
       const known = clients.get(agent)
@@ -183,16 +202,30 @@ export const make = Effect.fnUntraced(
     })
 
     const sent = yield* Ref.make(0)
-    const send = Effect.fnUntraced(function*(request: HttpClientRequest.HttpClientRequest, identity: Identity) {
-      const client = yield* clientOf(yield* dispatcher(identity.tls))
-      yield* Ref.update(sent, (count) => count + 1)
-      return yield* client.execute(HttpClientRequest.setHeaders(request, {
-        ...(identity.authorization !== undefined && { authorization: Redacted.value(identity.authorization) })
-      }))
-    }, (effect) => Effect.retry(effect, { times: 1, while: isClosed }))
+    const sendOver = Effect.fnUntraced(
+      function*(agent: Dispatcher, request: HttpClientRequest.HttpClientRequest, identity: Identity) {
+        const client = yield* clientOf(agent)
+        yield* Ref.update(sent, (count) => count + 1)
+        return yield* client.execute(HttpClientRequest.setHeaders(request, {
+          ...(identity.authorization !== undefined && { authorization: Redacted.value(identity.authorization) })
+        }))
+      }
+    )
+    const send = (request: HttpClientRequest.HttpClientRequest, identity: Identity) =>
+      Effect.flatMap(dispatcher(identity.tls), (agent) => sendOver(agent, request, identity)).pipe(
+        Effect.retry({ times: 1, while: isClosed })
+      )
+    const sendAlone = (request: HttpClientRequest.HttpClientRequest, identity: Identity) =>
+      Effect.flatMap(alone(identity.tls), (agent) => sendOver(agent, request, identity))
 
-    return {
-      execute: Effect.fnUntraced(function*(request) {
+    /** With credentials that are renewed when the server does not accept them. */
+    const authenticated = <R>(
+      send: (
+        request: HttpClientRequest.HttpClientRequest,
+        identity: Identity
+      ) => Effect.Effect<HttpClientResponse.HttpClientResponse, HttpClientError.HttpClientError, R>
+    ) =>
+      Effect.fnUntraced(function*(request: HttpClientRequest.HttpClientRequest) {
         const identity = yield* connection.identity
         const response = yield* send(request, identity)
         if (response.status !== 401) return response
@@ -200,7 +233,13 @@ export const make = Effect.fnUntraced(
         if (sameIdentity(identity, renewed)) return response
         yield* Effect.ignore(Stream.runDrain(response.stream))
         return yield* send(request, renewed)
-      }),
+      })
+
+    return {
+      execute: authenticated(send),
+      executeAlone: authenticated(sendAlone),
+      // Without what may be secret in it.
+      proxy: connection.proxy === undefined ? undefined : new URL(Redacted.value(connection.proxy)).host,
       requests: Ref.get(sent)
     }
   }

@@ -177,16 +177,25 @@ const KINDS: ReadonlyArray<readonly [RegExp, Unreachable["kind"]]> = [
   [/^(ECONNRESET|EPIPE|ECONNABORTED|UND_ERR_SOCKET)$/, "reset"],
   // OpenSSL's verification codes (X509_V_ERR_* as Node names them), Node's own TLS codes and OpenSSL's errors.
   [
-    /^(CERT_\w+|UNABLE_TO_\w+|SELF_SIGNED_\w+|DEPTH_ZERO_\w+|ERR_TLS_\w+|ERR_SSL_\w+|ERR_OSSL_\w+|EPROTO|HOSTNAME_MISMATCH|INVALID_CA|INVALID_PURPOSE)$/,
+    /^(CERT_\w+|UNABLE_TO_\w+|SELF_SIGNED_\w+|DEPTH_ZERO_\w+|ERR_TLS_\w+|ERR_SSL_.+|ERR_OSSL_\w+|EPROTO|HOSTNAME_MISMATCH|INVALID_CA|INVALID_PURPOSE)$/,
     "tls"
   ]
 ]
 
-/** Why there was no answer. `cause` is what the socket or the HTTP parser threw. */
-export const reasonOfNetwork = (cause: unknown): Unreachable => {
+/** How a connection fails that does not come about; to a proxy, where there is one. */
+const UNCONNECTED = /^(ECONNREFUSED|ENOTFOUND|EAI_\w+|ETIMEDOUT|EHOST\w+|ENET\w+|UND_ERR_CONNECT_TIMEOUT)$/
+
+/**
+ * Why there was no answer. `cause` is what the socket or the HTTP parser threw; `proxy` is asked in the place of the server,
+ * which is not to blame when it cannot be.
+ */
+export const reasonOfNetwork = (cause: unknown, proxy?: string): Unreachable => {
   const fault = Option.getOrElse(decodeFault(cause), (): typeof NetworkFault.Type => ({}))
   const code = fault.code ?? ""
   const kind = KINDS.find(([pattern]) => pattern.test(code))?.[1] ?? "unknown"
+  if (proxy !== undefined && UNCONNECTED.test(code)) {
+    return new Unreachable({ kind: "unknown", detail: `the proxy ${proxy} cannot be reached (${kind})` })
+  }
   const detail = [code, fault.message ?? ""].filter((text) => text !== "").join(", ")
   return new Unreachable({ kind, detail: bounded(detail === "" ? "no reason given" : detail) })
 }
