@@ -180,7 +180,11 @@ export const make = Effect.fn("Installation.make")(function*(options: Installati
     apiVersion: "v1",
     kind: "ConfigMap",
     metadata: { name: "kubeprober-agent-settings", namespace: NAMESPACE },
-    data: { master: `https://${host}:${linkPort}` }
+    data: {
+      master: `https://${host}:${linkPort}`,
+      "budget-requests": String(DEFAULT_BUDGET.requests * options.rate),
+      "budget-pods": String(DEFAULT_BUDGET.pods * options.rate)
+    }
   })
   // Before the agent, which at its start makes the key that the pods of node agents wait for.
   if (cluster.nodes.length > 0) yield* kustomize("nodes")
@@ -190,14 +194,7 @@ export const make = Effect.fn("Installation.make")(function*(options: Installati
     spec: {
       template: {
         spec: {
-          nodeSelector: { "kubernetes.io/hostname": cluster.nodes[0]?.name },
-          containers: [{
-            name: "agent",
-            env: [
-              { name: "KUBEPROBER_BUDGET_REQUESTS", value: String(DEFAULT_BUDGET.requests * options.rate) },
-              { name: "KUBEPROBER_BUDGET_PODS", value: String(DEFAULT_BUDGET.pods * options.rate) }
-            ]
-          }]
+          nodeSelector: { "kubernetes.io/hostname": cluster.nodes[0]?.name }
         }
       }
     }
