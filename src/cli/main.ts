@@ -1,6 +1,8 @@
 /** Runs the program in this process. See `launcher.ts` for who calls this. */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Cause, Effect, Exit, Runtime } from "effect"
+import * as Net from "node:net"
+import { ATTEMPT } from "../infra/net/attempt.ts"
 import * as Kubeprober from "./Kubeprober.ts"
 
 /** Commands that run until they are told to end: that they were is no failure of theirs. */
@@ -12,8 +14,11 @@ const teardownOf = (command: string | undefined): Runtime.Teardown => (exit, onE
     : Runtime.defaultTeardown(exit, onExit)
 
 /** Start with arguments (without node and script); sets the exit code when done. */
-export const run = (argv: ReadonlyArray<string>): void =>
+export const run = (argv: ReadonlyArray<string>): void => {
+  // Also for sockets that drivers make.
+  Net.setDefaultAutoSelectFamilyAttemptTimeout(ATTEMPT)
   NodeRuntime.runMain(Kubeprober.run(argv).pipe(Effect.provide(NodeServices.layer)), {
     disableErrorReporting: true,
     teardown: teardownOf(argv[0])
   })
+}

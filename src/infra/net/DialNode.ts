@@ -2,6 +2,7 @@
 import { Duration, Effect, type Scope } from "effect"
 import * as Dns from "node:dns"
 import * as Net from "node:net"
+import { ATTEMPT } from "./attempt.ts"
 import { type AddressRules, NetError, type NetErrorKind, type NetStage } from "./NetError.ts"
 
 /**
@@ -34,12 +35,6 @@ const KINDS: ReadonlyArray<readonly [RegExp, NetErrorKind]> = [
   [/^(ERR_SSL_.+|ERR_TLS_\w+|EPROTO)$/u, "tls"],
   [/^(HPE_\w+|ERR_HTTP_\w+|ERR_INVALID_\w+)$/u, "protocol"]
 ]
-
-/**
- * How long one of several addresses has (ms). Node gives up on it then for good, so its 250 ms make servers that are far away,
- * or that lose one packet (sent again after a second, RFC 6298), look down.
- */
-export const ATTEMPT = 1_200
 
 export const hostPort = (host: string, port: number): string => `${Net.isIPv6(host) ? `[${host}]` : host}:${port}`
 

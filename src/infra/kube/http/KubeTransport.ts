@@ -9,7 +9,7 @@ import { Clock, Effect, Redacted, Ref, type Scope, Semaphore, Stream } from "eff
 import { type HttpClient, type HttpClientError, HttpClientRequest, type HttpClientResponse } from "effect/http"
 import type { PeerCertificate } from "node:tls"
 import type { Dispatcher } from "undici"
-import { ATTEMPT } from "../../net/DialNode.ts"
+import { ATTEMPT } from "../../net/attempt.ts"
 import type { CredentialsUnavailable, Identity, KubeConnection, TlsSettings } from "../KubeConnection.ts"
 
 /** What the Kube client needs of HTTP. Any `HttpClient` will do, such as one over a tunnel. */
