@@ -207,7 +207,7 @@ export const make = Effect.fn("Installation.make")(function*(options: Installati
   yield* eventually(
     fleet.matrix({ filter: {} }),
     ({ rows }) => rows.some(({ linked }) => linked),
-    { within: "60 seconds", every: "500 millis" }
+    { within: "3 minutes", every: "500 millis" }
   )
 
   return {
