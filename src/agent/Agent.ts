@@ -43,7 +43,13 @@ export const LEASE = "kubeprober-agent"
  * Longer than client-go's: these renewals are most of what an idle agent costs its API server (300 an hour instead of
  * 1800), and a successor of one that crashed may well wait for as long as checks are apart.
  */
-const LEASE_TIMES = { leaseDuration: "45 seconds", renewDeadline: "30 seconds", retryPeriod: "12 seconds" } as const
+const LEASE_TIMES = {
+  leaseDuration: "45 seconds",
+  renewDeadline: "30 seconds",
+  retryPeriod: "12 seconds",
+  // There is a candidate beside the leader only while one replaces the other, or where several are wanted.
+  acquirePeriod: "4 seconds"
+} as const
 
 export interface StandaloneOptions {
   readonly connection: KubeConnection

@@ -77,8 +77,12 @@ if (Number.parseInt(process.versions.node, 10) < NODE_MAJOR) {
   )
   process.exitCode = 2
 } else {
+  // The first process of a container is not ended by these as long as nobody listens, and is killed half a minute later.
+  const end = (_: NodeJS.Signals, number: number) => process.exit(128 + number)
+  process.once("SIGTERM", end).once("SIGINT", end)
   keepCompiled()
   const argv = process.argv.slice(2)
   const program = await load(argv)
+  process.off("SIGTERM", end).off("SIGINT", end)
   program?.run(argv)
 }

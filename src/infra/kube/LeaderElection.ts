@@ -20,8 +20,10 @@ export interface LeaderElectionOptions {
   readonly leaseDuration?: Duration.Input | undefined
   /** How long the leader goes on without a successful renewal; less than `leaseDuration`; default 10 s. */
   readonly renewDeadline?: Duration.Input | undefined
-  /** Between two tries; default 2 s. Candidates wait up to 1.2 times longer, at random. */
+  /** Between two renewals; default 2 s. */
   readonly retryPeriod?: Duration.Input | undefined
+  /** Between two tries of a candidate, and up to 1.2 times longer at random; `retryPeriod` when absent. */
+  readonly acquirePeriod?: Duration.Input | undefined
 }
 
 /** Of wait.JitterUntil in client-go's acquire loop. */
@@ -64,6 +66,9 @@ const makeElection = Effect.fnUntraced(function*(options: LeaderElectionOptions)
   const leaseSeconds = Math.ceil(Duration.toSeconds(Duration.fromInputUnsafe(options.leaseDuration ?? "15 seconds")))
   const renewDeadline = Duration.toMillis(Duration.fromInputUnsafe(options.renewDeadline ?? "10 seconds"))
   const retryPeriod = Duration.toMillis(Duration.fromInputUnsafe(options.retryPeriod ?? "2 seconds"))
+  const acquirePeriod = options.acquirePeriod === undefined
+    ? retryPeriod
+    : Duration.toMillis(Duration.fromInputUnsafe(options.acquirePeriod))
   if (leaseSeconds * 1000 <= renewDeadline || renewDeadline <= retryPeriod * JITTER_FACTOR) {
     return yield* Effect.die(
       new Error("leader election: leaseDuration > renewDeadline > 1.2 * retryPeriod must hold")
@@ -143,7 +148,7 @@ const makeElection = Effect.fnUntraced(function*(options: LeaderElectionOptions)
     while (true) {
       const result = yield* tryFor(renewDeadline)
       if (typeof result === "number") return result
-      yield* Effect.sleep(retryPeriod * (1 + (yield* Random.next) * JITTER_FACTOR))
+      yield* Effect.sleep(acquirePeriod * (1 + (yield* Random.next) * JITTER_FACTOR))
     }
   })
 
