@@ -1,5 +1,5 @@
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Effect, Fiber, Schedule, Schema } from "effect"
+import { Effect, Fiber, Schema } from "effect"
 import * as Sweeper from "../../src/agent/Sweeper.ts"
 import { ConfigMap, Namespace } from "../../src/infra/kube/resources/core.ts"
 import { NamespaceLifecycleConfig, namespaceLifecycle } from "../../src/probes/kubernetes/namespaceLifecycle.ts"
@@ -154,25 +154,27 @@ describe("k8s.namespace.lifecycle", () => {
         () =>
           Effect.gen(function*() {
             const { cluster: { components: { controllerManager } }, kube, run } = yield* TestCluster
-            const ofRuns = kube.list(Namespace, { labelSelector: RUN_LABEL })
-            const seen = new Set<string>()
-            /** Halts for a while when a namespace of a run is new, and for longer when it has been deleted. */
-            const halting = Effect.gen(function*() {
-              for (const { metadata: { deletionTimestamp, name } } of (yield* ofRuns).items) {
-                const stage = `${name} ${deletionTimestamp === undefined ? "new" : "deleted"}`
-                if (seen.has(stage)) continue
-                seen.add(stage)
-                yield* Effect.acquireUseRelease(
-                  controllerManager.pause,
-                  () => Effect.sleep(deletionTimestamp === undefined ? "3 seconds" : "8 seconds"),
-                  () => controllerManager.resume
-                )
-              }
-            }).pipe(Effect.repeat(Schedule.spaced("20 millis")))
+            const { pause, resume } = controllerManager
+            const ofRuns = Effect.map(kube.list(Namespace, { labelSelector: RUN_LABEL }), ({ items }) => items)
+            const until = (is: (items: ReadonlyArray<Namespace>) => boolean) => eventually(ofRuns, is)
+            /** Halts until a namespace of a run is a while old, and again when it has been deleted. */
+            const halting = Effect.forever(
+              pause.pipe(
+                Effect.andThen(until((items) => items.length > 0)),
+                Effect.andThen(Effect.delay(resume, "3 seconds")),
+                Effect.andThen(
+                  until((items) => items.some(({ metadata }) => metadata.deletionTimestamp !== undefined))
+                ),
+                Effect.andThen(pause),
+                Effect.andThen(Effect.delay(resume, "8 seconds")),
+                Effect.andThen(until((items) => items.length === 0))
+              )
+            )
+            yield* pause
             const report = yield* Effect.raceFirst(
               run(Probe.configure(namespaceLifecycle, { defaultsWarnAfter: "1s", deleteWarnAfter: "7s" })),
-              Effect.orDie(Effect.andThen(halting, Effect.never))
-            )
+              Effect.orDie(halting)
+            ).pipe(Effect.ensuring(resume))
             assert.deepStrictEqual(report.findings.map(verdict), [
               "WARN NAMESPACE_DEFAULTS_SLOW",
               "WARN NAMESPACE_DELETE_SLOW"
