@@ -429,6 +429,7 @@ layer(WorkerCluster.layer({ name: "network", nodes: 2 }), { excludeTestServices:
       () =>
         Effect.gen(function*() {
           const { cluster, kubectl } = yield* TestCluster
+          yield* scale(1)
           const ip = yield* kubectl(
             "get",
             "pods",
@@ -439,8 +440,12 @@ layer(WorkerCluster.layer({ name: "network", nodes: 2 }), { excludeTestServices:
             "-o",
             "jsonpath={.items[0].status.podIP}"
           )
-          const toApi = ["-m", "conntrack", "--ctorigdst", "10.96.0.1", "-j", "DROP"]
-          const rules = [["FORWARD", "-s", ip, ...toApi], ["FORWARD", "-d", ip, ...toApi]]
+          // Both ways, for what the server sends is read though its receipt is lost.
+          const { port } = new URL(cluster.server)
+          const rules = [
+            ["FORWARD", "-s", ip, "-p", "tcp", "--dport", port, "-j", "DROP"],
+            ["FORWARD", "-d", ip, "-p", "tcp", "--sport", port, "-j", "DROP"]
+          ]
           const everywhere = (flag: string) =>
             Effect.forEach(
               cluster.nodes,
