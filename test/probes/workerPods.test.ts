@@ -97,10 +97,13 @@ layer(
     ),
     () =>
       Effect.gen(function*() {
+        const { cluster } = yield* TestCluster
         const { exec, name, podCidr } = yield* second
-        const refused = ["-s", podCidr, "-p", "tcp", "--syn", "-m", "conntrack", "--ctorigdst", "10.96.0.1"]
-        const third = ["-m", "statistic", "--mode", "nth", "--every", "3"]
-        const rule = ["FORWARD", ...refused, ...third, "-j", "REJECT", "--reject-with", "tcp-reset"]
+        const ofPods = ["-s", podCidr, "-d", "10.96.0.1", "-p", "tcp"]
+        const third = ["-m", "statistic", "--mode", "nth", "--every", "3", "--packet", "0"]
+        // To a port that nobody listens at.
+        const elsewhere = ["-j", "DNAT", "--to-destination", `${new URL(cluster.server).hostname}:1`]
+        const rule = ["PREROUTING", "-t", "nat", ...ofPods, ...third, ...elsewhere]
         yield* during(
           exec(["iptables", "-I", ...rule]),
           Effect.map(
