@@ -112,6 +112,7 @@ export const start = Effect.fnUntraced(function*(
     [
       "local all all trust",
       `host replication repl ${HOST}/32 trust`,
+      `host all gssuser ${HOST}/32 gss`,
       `host all all ${HOST}/32 scram-sha-256`,
       ""
     ].join("\n")

@@ -326,6 +326,28 @@ describe.concurrent("mw.postgres", () => {
   )
 
   it.live(
+    blind(
+      postgres,
+      "LOGIN_REFUSED",
+      "a user of GSSAPI, and no password configured while the environment has the right one"
+    ),
+    () =>
+      Effect.scoped(Effect.gen(function*() {
+        const server = yield* PostgresServers.start()
+        yield* server.sql("CREATE ROLE gssuser LOGIN")
+        const gss = yield* run({ servers: [server.address], username: "gssuser" })
+        assert.strictEqual(Prober.verdict(gss), "UNKNOWN LOGIN_REFUSED", gss.message)
+        assert.strictEqual(gss.blame, "checker")
+        process.env["PGPASSWORD"] = PostgresServers.PASSWORD
+        yield* Effect.addFinalizer(() => Effect.sync(() => delete process.env["PGPASSWORD"]))
+        const folder = yield* Prober.credentials({})
+        const none = yield* Prober.probe({ probe: postgres, config: { servers: [server.address] }, folder })
+        assert.strictEqual(Prober.verdict(none), "UNKNOWN LOGIN_REFUSED", none.message)
+        assert.strictEqual(Prober.verdict(yield* run({ servers: [server.address] })), "PASS")
+      }))
+  )
+
+  it.live(
     blind(postgres, "ACCESS_MISSING", "no right to make the table, then none to write it"),
     () =>
       Effect.scoped(Effect.gen(function*() {

@@ -25,11 +25,14 @@ export interface ServiceTls {
  * Why there is no answer.
  *
  * - `driver`: the client library could not be loaded
- * - `dns`, `unroutable`, `unanswered`: the name does not resolve, there is no way to the host, nobody accepts or refuses
- *   the connection
+ * - `dns`, `unroutable`: the name does not resolve (or nobody says whether it does), there is no way to the host's network
+ * - `unanswered`: nobody accepts or refuses the connection, also because the host is not found on its own network
  * - `refused`, `reset`, `silent`: the host refuses the connection, the server ends it, or says nothing in time
- * - `expired`, `untrusted`, `tls`: the certificate has run out, is not trusted, or there is no TLS at all
+ * - `expired`, `untrusted`, `tls`: the certificate has run out, is not trusted, or the two do not agree on TLS
+ * - `login`: the server asks for a way of logging in that the client has not, or for a password where none is configured
  * - `rejected`: the server answered with an error
+ * - `unreadable`: what came is not the service's protocol
+ * - `unknown`: none of these, such as a lack of our own (file descriptors, ports); nothing is known of the server
  */
 export type ServiceErrorKind =
   | "driver"
@@ -42,7 +45,10 @@ export type ServiceErrorKind =
   | "expired"
   | "untrusted"
   | "tls"
+  | "login"
   | "rejected"
+  | "unreadable"
+  | "unknown"
 
 /** No answer, or an error as the answer. */
 export class ServiceError extends Data.TaggedError("ServiceError")<{

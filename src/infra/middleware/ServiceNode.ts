@@ -1,21 +1,39 @@
 /** How sockets of Node fail, in the words of {@link ServiceError}. */
 import { Duration, Effect } from "effect"
 import * as Net from "node:net"
+import type { Duplex } from "node:stream"
 import { ServiceError, type ServiceErrorKind, type ServiceServer } from "./Service.ts"
 
+/**
+ * By Node's codes. A host that its own network does not find (no answer to ARP, so EHOSTUNREACH) is what one looks like that
+ * is switched off. Codes that are not here, such as EMFILE or EADDRNOTAVAIL, say nothing of the server.
+ */
 const KINDS: ReadonlyArray<readonly [RegExp, ServiceErrorKind]> = [
   [/^(ENOTFOUND|EAI_\w+)$/u, "dns"],
-  [/^(EHOSTUNREACH|EHOSTDOWN|ENETUNREACH|ENETDOWN|EADDRNOTAVAIL|EACCES|EPERM)$/u, "unroutable"],
-  [/^ETIMEDOUT$/u, "unanswered"],
+  [/^(ENETUNREACH|ENETDOWN|EACCES|EPERM)$/u, "unroutable"],
+  [/^(ETIMEDOUT|EHOSTUNREACH|EHOSTDOWN)$/u, "unanswered"],
   [/^ECONNREFUSED$/u, "refused"],
-  [/^(ECONNRESET|EPIPE|ECONNABORTED)$/u, "reset"],
+  // What is written to a socket that the other side has closed fails with Node's own codes.
+  [
+    /^(ECONNRESET|EPIPE|ECONNABORTED|PROTOCOL_CONNECTION_LOST|ERR_STREAM_(DESTROYED|WRITE_AFTER_END)|ERR_SOCKET_CLOSED)$/u,
+    "reset"
+  ],
   [/^CERT_HAS_EXPIRED$/u, "expired"],
   [
     /^(CERT_\w+|UNABLE_TO_\w+|\w*SELF_SIGNED\w*|ERR_TLS_CERT_ALTNAME_INVALID|INVALID_\w+|HOSTNAME_MISMATCH)$/u,
     "untrusted"
   ],
-  [/^(ERR_SSL_\w+|ERR_TLS_\w+|EPROTO|ERR_OSSL\w*)$/u, "tls"]
+  // Alerts have a slash: ERR_SSL_SSL/TLS_ALERT_HANDSHAKE_FAILURE.
+  [/^(ERR_SSL_.+|ERR_TLS_\w+|EPROTO|ERR_OSSL.*)$/u, "tls"]
 ]
+
+/** The drivers' words for a connection that has ended: pg, ioredis, mysql2. */
+const ENDED = new RegExp(
+  "^Connection (terminated|is closed|lost)|is not queryable$|" +
+    "^Command aborted due to connection close|^Stream isn't writeable|" +
+    "^Can't (add new command when connection is in closed state|write in closed state)",
+  "u"
+)
 
 const textOf = (cause: unknown, property: "code" | "message"): string => {
   if (typeof cause !== "object" || cause === null) return property === "message" ? String(cause) : ""
@@ -23,13 +41,26 @@ const textOf = (cause: unknown, property: "code" | "message"): string => {
   return typeof value === "string" ? value : ""
 }
 
-/** A connection that several addresses refused fails with all of their errors (`AggregateError`). */
-const firstOf = (cause: unknown): unknown =>
-  cause instanceof AggregateError && cause.errors.length > 0 ? cause.errors[0] : cause
+const kindOf = (cause: unknown): ServiceErrorKind =>
+  cause instanceof UnreadableAnswer
+    ? "unreadable"
+    : KINDS.find(([pattern]) => pattern.test(textOf(cause, "code")))?.[1] ??
+      (textOf(cause, "code") === "" && ENDED.test(textOf(cause, "message")) ? "reset" : "unknown")
+
+/** Which of the failures of several addresses says the most of the server. */
+const TELLING: ReadonlyArray<ServiceErrorKind> = ["refused", "reset", "unanswered"]
+
+/** A connection that failed at several addresses fails with all of their errors (`AggregateError`). */
+const foremostOf = (cause: unknown): unknown => {
+  if (!(cause instanceof AggregateError) || cause.errors.length === 0) return cause
+  const errors: ReadonlyArray<unknown> = cause.errors
+  const telling = TELLING.map((kind) => errors.find((error) => kindOf(error) === kind))
+  return telling.find((error) => error !== undefined) ?? errors[0]
+}
 
 export interface Failures {
   readonly make: (kind: ServiceErrorKind, code: string, detail: string) => ServiceError
-  /** What Node or a driver failed with; an error it has no code for is the end of the connection. */
+  /** What Node or a driver failed with. */
   readonly ofNode: (cause: unknown) => ServiceError
 }
 
@@ -38,28 +69,70 @@ export const failures = (service: string, { host, port }: ServiceServer): Failur
   return {
     make,
     ofNode: (cause) => {
-      const first = firstOf(cause)
-      const code = textOf(first, "code")
-      const kind = KINDS.find(([pattern]) => pattern.test(code))?.[1] ?? "reset"
-      return make(kind, code, textOf(first, "message") || textOf(cause, "message"))
+      const foremost = foremostOf(cause)
+      return make(kindOf(foremost), textOf(foremost, "code"), textOf(foremost, "message") || textOf(cause, "message"))
     }
   }
 }
 
-/** Whether somebody at the other end has taken the connection: who has, and then says nothing, is to blame for it. */
-export const acceptance = (): {
+/** What a server sent that is not its protocol, with the words of who read it. */
+export class UnreadableAnswer extends Error {}
+
+/** Whether a driver stumbled over what it read: it says so with what JavaScript throws, not with an error of its own. */
+export const isStumble = (cause: unknown): boolean =>
+  cause instanceof UnreadableAnswer || cause instanceof TypeError || cause instanceof RangeError
+
+/** Bytes that a server may send in one session. What probes ask for is a few kilobytes, and 200 nodes of Redis below one MiB. */
+const MAXIMUM_ANSWERS = 8 * 1024 * 1024
+
+/** What has come so far as pieces that a driver can read; throws when it cannot. */
+export type Sieve = (chunk: Buffer) => ReadonlyArray<Buffer>
+
+/**
+ * Drivers read in a socket's listeners, where what they throw would end the process, and gather what is not whole yet
+ * without limit. Here either ends the connection instead, as an error of its socket. Call before data can come.
+ */
+export const guarded = <S extends Duplex>(socket: S, sieve: Sieve = (chunk) => [chunk]): S => {
+  const emit = socket.emit.bind(socket)
+  let bytes = 0
+  return Object.assign(socket, {
+    emit: (event: string | symbol, ...rest: ReadonlyArray<unknown>): boolean => {
+      if (event !== "data") return Reflect.apply(emit, socket, [event, ...rest])
+      // What ended the connection came before this.
+      if (socket.destroyed) return false
+      const [chunk] = rest
+      if (!Buffer.isBuffer(chunk)) return Reflect.apply(emit, socket, [event, ...rest])
+      bytes += chunk.length
+      try {
+        if (bytes > MAXIMUM_ANSWERS) throw new Error(`more than ${MAXIMUM_ANSWERS} bytes came`)
+        for (const piece of sieve(chunk)) if (!socket.destroyed) Reflect.apply(emit, socket, [event, piece])
+        return true
+      } catch (cause) {
+        socket.destroy(new UnreadableAnswer(textOf(cause, "message"), { cause }))
+        return true
+      }
+    }
+  })
+}
+
+/** How far connecting came, which says who is to blame when it goes no further. */
+export const acceptance = ({ host }: ServiceServer): {
   readonly watch: <S extends Net.Socket>(socket: S) => S
-  readonly given: () => boolean
+  /** Of a connection that is not there in time. */
+  readonly kind: () => ServiceErrorKind
 } => {
   let accepted = false
+  let resolved = Net.isIP(host) !== 0
   return {
     watch: (socket) => {
-      socket.once("connect", () => {
+      socket.once("lookup", () => {
+        resolved = true
+      }).once("connect", () => {
         accepted = true
       })
       return socket
     },
-    given: () => accepted
+    kind: () => accepted ? "silent" : resolved ? "unanswered" : "dns"
   }
 }
 

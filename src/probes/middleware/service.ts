@@ -3,8 +3,9 @@
  *
  * Blame, as in the probes of applications: what the server or its host did is the target's (it refused or cut the connection,
  * did not take it or did not answer in time, showed a certificate that has run out, answered with an error). What kept us
- * from asking is ours (the name does not resolve, no route to the host, a certificate that we have no authority for, a
- * password that is wrong or lacks a right).
+ * from asking is ours (the name does not resolve, no route to the host's network, a certificate that we have no authority
+ * for, a password that is wrong or lacks a right, a way of logging in that we have not), and so is whatever is not known to
+ * be one of these.
  */
 import { Duration, Effect, Redacted, Schema } from "effect"
 import { DurationString } from "../../domain/Duration.ts"
@@ -47,16 +48,19 @@ export const sharedCodes = {
     "Look at the server's load, its disk, and its log of slow commands."
   ),
   TARGET_UNREACHABLE: Codes.unknown(
-    "The server could not be asked: its name does not resolve here, or no route leads to its host.",
+    "The server could not be asked: its name does not resolve here, or no route leads to its host's network.",
     "Check the address in the configuration; then name resolution, and routes and firewalls from the prober to it."
   ),
   TLS_UNTRUSTED: Codes.unknown(
-    "The server's TLS certificate cannot be verified with the authority the probe has, or TLS is not what the server speaks.",
+    "The server's TLS certificate cannot be verified with the authority the probe has, or the two do not agree on TLS: one " +
+      "of them speaks or asks for it alone, or the server refuses the probe's.",
     "Name the authority with `ca` and the certificate's name with `serverName`, or set `tls` as the server does."
   ),
   LOGIN_REFUSED: Codes.unknown(
-    "The server does not accept the probe's user name or password.",
-    "Correct the Secret, or make the user; the message says which one."
+    "The server does not accept the probe's user name or password, has locked the account, or asks for a way of logging in " +
+      "that the probe has not.",
+    "Correct the Secret, or make or unlock the user, with a password; the message says which one. A server that takes the " +
+      "user over TLS alone may say no more than this: then set `tls`."
   )
 } as const
 
@@ -149,11 +153,16 @@ export const judgeFailure = (
     case "dns":
     case "unroutable":
       return codes.TARGET_UNREACHABLE(occurrence)
+    case "login":
+      return codes.LOGIN_REFUSED(occurrence)
+    case "unreadable":
+      return checkerCodes.UNEXPECTED_ANSWER(occurrence)
     case "untrusted":
     case "tls":
       return codes.TLS_UNTRUSTED(occurrence)
     case "driver":
     case "rejected":
+    case "unknown":
       return checkerCodes.CHECKER_FAILED(occurrence)
   }
 }
