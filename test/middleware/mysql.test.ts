@@ -355,6 +355,58 @@ describe.concurrent("mw.mysql", () =>
     )
 
     it.effect(
+      blind(mysql, "LOGIN_REFUSED", "an account that is locked, a password that has expired, a plugin we have not"),
+      () =>
+        Effect.scoped(Effect.gen(function*() {
+          const server = yield* primary("--plugin-load-add=auth_ed25519")
+          const config = { servers: [server.address] }
+          const refused = Effect.fnUntraced(function*(change: string, heal: string, why: string) {
+            yield* server.sql(change)
+            const report = yield* run(config)
+            assert.strictEqual(Prober.verdict(report), "UNKNOWN LOGIN_REFUSED", `${change}: ${report.message}`)
+            assert.strictEqual(report.blame, "checker")
+            assert.include(report.message, why)
+            yield* server.sql(heal)
+            assert.strictEqual(Prober.verdict(yield* run(config)), "PASS")
+          })
+          const alter = "ALTER USER kubeprober@'%'"
+          const password = `IDENTIFIED VIA mysql_native_password USING PASSWORD('${MySqlServers.PASSWORD}')`
+          yield* refused(`${alter} ACCOUNT LOCK`, `${alter} ACCOUNT UNLOCK`, "4151")
+          // The server lets such a user in, to change it.
+          yield* refused(`${alter} PASSWORD EXPIRE`, `${alter} ${password}`, "1820")
+          yield* server.sql("SET GLOBAL disconnect_on_expired_password = ON")
+          yield* refused(`${alter} PASSWORD EXPIRE`, `${alter} ${password}`, "1862")
+          yield* refused(
+            `${alter} IDENTIFIED VIA ed25519 USING PASSWORD('${MySqlServers.PASSWORD}')`,
+            `${alter} ${password}`,
+            "client_ed25519"
+          )
+        }))
+    )
+
+    it.effect(
+      blind(
+        mysql,
+        "LOGIN_REFUSED",
+        "a server that takes no connection without TLS, which MariaDB tells in no other way"
+      ),
+      () =>
+        Effect.scoped(Effect.gen(function*() {
+          const certificates = yield* MySqlServers.certificates({ left: "90 days" })
+          const server = yield* primary(...certificates.options)
+          yield* server.sql("SET GLOBAL require_secure_transport = ON")
+          const plain = yield* run({ servers: [server.address] })
+          assert.strictEqual(Prober.verdict(plain), "UNKNOWN LOGIN_REFUSED", plain.message)
+          assert.strictEqual(plain.blame, "checker")
+          const secure = yield* run(
+            { servers: [server.address], tls: true, ca: { credential: "shop-db", key: "ca.crt" } },
+            { "shop-db": { ...SECRET["shop-db"], "ca.crt": certificates.ca } }
+          )
+          assert.strictEqual(Prober.verdict(secure), "PASS", secure.message)
+        }))
+    )
+
+    it.effect(
       blind(mysql, "ACCESS_MISSING", "each right taken away, and the one to see replication"),
       () =>
         Effect.scoped(Effect.gen(function*() {

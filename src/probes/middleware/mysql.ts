@@ -128,6 +128,18 @@ const ERRORS: Readonly<Record<string, (error: ServiceError, subject: Subject) =>
     1129: as(codes.LOGIN_REFUSED),
     1130: as(codes.LOGIN_REFUSED),
     1698: as(codes.LOGIN_REFUSED),
+    // ER_NOT_SUPPORTED_AUTH_MODE, ER_PLUGIN_IS_NOT_LOADED: the plugin of the user
+    1251: as(codes.LOGIN_REFUSED),
+    1524: as(codes.LOGIN_REFUSED),
+    // ER_MUST_CHANGE_PASSWORD, ER_MUST_CHANGE_PASSWORD_LOGIN
+    1820: as(codes.LOGIN_REFUSED, "ALTER USER the probe's user PASSWORD EXPIRE NEVER, with a new password"),
+    1862: as(codes.LOGIN_REFUSED, "ALTER USER the probe's user PASSWORD EXPIRE NEVER, with a new password"),
+    // ER_ACCOUNT_HAS_BEEN_LOCKED, of MySQL and of MariaDB; ER_USER_ACCESS_DENIED_FOR_USER_ACCOUNT_BLOCKED_BY_PASSWORD_LOCK
+    3118: as(codes.LOGIN_REFUSED, "ALTER USER the probe's user ACCOUNT UNLOCK"),
+    4151: as(codes.LOGIN_REFUSED, "ALTER USER the probe's user ACCOUNT UNLOCK"),
+    3955: as(codes.LOGIN_REFUSED, "ALTER USER the probe's user ACCOUNT UNLOCK"),
+    // ER_SECURE_TRANSPORT_REQUIRED
+    3159: as(codes.TLS_UNTRUSTED, "set `tls`"),
     // ER_UNKNOWN_COM_ERROR, with which Galera answers all statements of a member that is not ready
     1047: as(codes.GALERA_NOT_READY),
     // ER_BAD_DB_ERROR

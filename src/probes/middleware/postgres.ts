@@ -120,6 +120,17 @@ type Config = typeof Config.Type
 
 const server = (address: string): Subject => ({ kind: "PostgreSQL", name: address })
 
+/**
+ * What PgBouncer says with one SQLSTATE of its own for almost everything (08P01, protocol_violation), by its words: those of
+ * its client.c and objects.c.
+ */
+const POOLER: ReadonlyArray<readonly [words: RegExp, code: Codes.Code]> = [
+  [/no such database/u, codes.DATABASE_MISSING],
+  [/\b(SSL|TLS)( certificate)? required/u, codes.TLS_UNTRUSTED],
+  [/no such user|authentication|auth failed|login rejected/u, codes.LOGIN_REFUSED],
+  [/no more connections/u, codes.CONNECTIONS_EXHAUSTED]
+]
+
 /** What a failure says of a server, by SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html). */
 export const judgeError = (error: ServiceError, address: string): Finding => {
   const subject = server(address)
@@ -150,6 +161,13 @@ export const judgeError = (error: ServiceError, address: string): Finding => {
     // read_only_sql_transaction
     case "25006":
       return codes.PRIMARY_READ_ONLY(occurrence)
+    // protocol_violation
+    case "08P01": {
+      const [, code = codes.WRITE_FAILED] = POOLER.find(([words]) => words.test(error.detail)) ?? []
+      return code(
+        code === codes.TLS_UNTRUSTED ? { ...occurrence, message: `${error.message}; set \`tls\`` } : occurrence
+      )
+    }
     default:
       return codes.WRITE_FAILED(occurrence)
   }
