@@ -65,3 +65,39 @@ export const holdingProxy = Effect.fnUntraced(function*(
   )
   return { port: server.port, held: Effect.timeout(Deferred.await(held), "30 seconds").pipe(Effect.orDie) }
 })
+
+/** A TCP proxy that changes what a server answers, byte for byte as long as before; its port. */
+export const rewritingProxy = (
+  target: number,
+  rewrite: (answer: string) => string
+): Effect.Effect<number, never, Scope.Scope> =>
+  Effect.map(
+    Effect.acquireRelease(
+      Effect.callback<{ readonly port: number; readonly close: () => void }>((resume) => {
+        const sockets = new Set<Net.Socket>()
+        const proxy = Net.createServer((client) => {
+          const upstream = Net.connect(target, "127.0.0.1")
+          for (const [socket, other] of [[client, upstream], [upstream, client]] as const) {
+            sockets.add(socket)
+            socket.on("error", () => {}).on("close", () => {
+              sockets.delete(socket)
+              other.destroy()
+            })
+          }
+          client.on("data", (chunk) => upstream.write(chunk))
+          upstream.on("data", (chunk) => client.write(Buffer.from(rewrite(chunk.toString("latin1")), "latin1")))
+        }).listen(0, "127.0.0.1", () => {
+          const address = proxy.address()
+          resume(Effect.succeed({
+            port: typeof address === "object" && address !== null ? address.port : 0,
+            close: () => {
+              proxy.close()
+              for (const socket of sockets) socket.destroy()
+            }
+          }))
+        })
+      }),
+      ({ close }) => Effect.sync(close)
+    ),
+    ({ port }) => port
+  )

@@ -4,17 +4,19 @@ import * as Ports from "../../src/local/Ports.ts"
 import {
   inStep,
   judgeLink,
+  judgeListed,
   judgeRoom,
   judgeSentinels,
   keyIn,
   parseInfo,
   parseNodes,
+  parseReplicas,
   redis
 } from "../../src/probes/middleware/redis.ts"
 import { mint } from "../clusters/Mint.ts"
 import { eventually } from "../kube/eventually.ts"
 import { blind, fault, healthy, killed } from "../proofs/proof.ts"
-import { holdingProxy } from "./HoldingProxy.ts"
+import { holdingProxy, rewritingProxy } from "./HoldingProxy.ts"
 import * as Prober from "./Prober.ts"
 import * as ProberProcess from "./ProberProcess.ts"
 import * as RedisServers from "./RedisServers.ts"
@@ -91,6 +93,23 @@ describe("judging what Redis says", () => {
       assert.isTrue(keyIn("kubeprober:x", slots)._tag === "Some", String(slots))
     }
     assert.isTrue(keyIn("kubeprober:x", [])._tag === "None")
+  })
+
+  it("asks replicas that any Sentinel has not down", () => {
+    const listed = (...flags: ReadonlyArray<readonly [port: string, flags: string]>) => {
+      const { findings, replicas } = judgeListed(
+        "m",
+        parseReplicas(flags.map(([port, flags]) => new Map([["ip", "::1"], ["port", port], ["flags", flags]])))
+      )
+      return [replicas, findings.map(({ code, subject }) => `${code} ${subject?.name}`)]
+    }
+    assert.deepStrictEqual(listed(["1", "slave"], ["1", "s_down,slave"]), [["[::1]:1"], []])
+    assert.deepStrictEqual(listed(["1", "s_down,slave,disconnected"], ["1", "o_down,slave"]), [
+      [],
+      ["REPLICA_DOWN [::1]:1"]
+    ])
+    // Learnt of just now.
+    assert.deepStrictEqual(listed(["1", "slave,disconnected"]), [["[::1]:1"], []])
   })
 
   it("asks Sentinels to agree, not to be many", () => {
@@ -370,6 +389,45 @@ describe.concurrent("mw.redis on one server", () => {
   )
 })
 
+/** A server as one of before 6.2: a proxy hides what it says of its limit. */
+const older = (server: RedisServers.RedisServer) =>
+  Effect.map(
+    rewritingProxy(server.port, (answer) => answer.replaceAll("\r\nmaxclients:", "\r\nmax_hidden:")),
+    (port) => `127.0.0.1:${port}`
+  )
+
+describe.concurrent("mw.redis on a server that does not say how many connections it takes", () => {
+  it.live(
+    fault(redis, "CONNECTIONS_EXHAUSTED", "all connections taken, where only CONFIG GET tells the limit"),
+    () =>
+      Effect.scoped(Effect.gen(function*() {
+        const server = yield* RedisServers.start({ lines: ["maxclients 20"] })
+        const config = { servers: [yield* older(server)] }
+        assert.strictEqual(Prober.verdict(yield* run(config)), "PASS")
+        const clients = yield* RedisServers.idleClients(server, 19)
+        const report = yield* run(config)
+        assert.strictEqual(Prober.verdict(report), "ERROR CONNECTIONS_EXHAUSTED", report.message)
+        assert.deepStrictEqual(Prober.said(report), [`CONNECTIONS_EXHAUSTED ${config.servers[0]}`])
+        yield* clients.close
+        yield* eventually("connections given back", Effect.map(run(config), (report) => report.status === "PASS"))
+      }))
+  )
+
+  it.live("says so where CONFIG is forbidden", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const server = yield* RedisServers.start({
+        lines: ["user full on >s3cret ~kubeprober:* +info +get +set +del"]
+      })
+      const config = { username: "full", password: { credential: "shop-redis", key: "password" } }
+      const secrets = { "shop-redis": { password: "s3cret" } }
+      const hidden = yield* run({ ...config, servers: [yield* older(server)] }, secrets)
+      assert.strictEqual(Prober.verdict(hidden), "PASS", hidden.message)
+      assert.include(hidden.message, "how many connections 1 server can take is not known")
+      const told = yield* run({ ...config, servers: [server.address] }, secrets)
+      assert.notInclude(told.message, "not known")
+    })))
+})
+
 describe.concurrent("mw.redis on a master and replicas", () => {
   it.live(
     healthy(redis, "a master with two replicas, in any order, and after roles were changed"),
@@ -526,6 +584,39 @@ describe.concurrent("mw.redis with Sentinel", () => {
         assert.strictEqual(Prober.verdict(after), "PASS", after.message)
         assert.include(after.message, replica.address)
         yield* nothingLeft(master, replica)
+      }))
+  )
+
+  it.live(
+    fault(redis, "REPLICA_DOWN", "a replica taken away, which Sentinels list until they are reset"),
+    () =>
+      Effect.scoped(Effect.gen(function*() {
+        const { config, master, sentinels } = yield* watched
+        const other = yield* RedisServers.replica(master)
+        yield* eventually(
+          "the Sentinels know the other replica",
+          Effect.map(
+            Effect.forEach(sentinels, (sentinel) => sentinel.cli("sentinel", "replicas", "shop")),
+            (lists) => lists.every((list) => list.includes(String(other.port)))
+          ),
+          60
+        )
+        yield* other.process.kill()
+        const down = yield* eventually(
+          "the Sentinels notice",
+          Effect.map(run(config), (report) => report.status === "WARN" ? report : undefined),
+          60
+        )
+        assert.strictEqual(Prober.verdict(down), "WARN REPLICA_DOWN", down.message)
+        assert.deepStrictEqual(Prober.said(down), [`REPLICA_DOWN ${other.address}`])
+        // The master has one left; two are too few now, and the master says so.
+        const few = yield* run({ ...config, minimumReplicas: 2 })
+        assert.sameMembers([...Prober.said(few)], [
+          `REPLICA_DOWN ${other.address}`,
+          `REPLICAS_MISSING ${master.address}`
+        ])
+        for (const sentinel of sentinels) yield* sentinel.cli("sentinel", "reset", "shop")
+        yield* eventually("forgotten", Effect.map(run(config), (report) => report.status === "PASS"), 60)
       }))
   )
 

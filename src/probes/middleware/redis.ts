@@ -98,6 +98,11 @@ export const codes = Codes.make({
     "A Sentinel does not answer; the others can still agree on a failover.",
     "Restore it before the next one is lost."
   ),
+  REPLICA_DOWN: Codes.warn(
+    "The Sentinels list a replica and all that do say that it is down. They never forget one, so it may also have been taken " +
+      "away for good. Whether enough are left is judged at the master.",
+    "Bring it back; or, when it was taken away, `SENTINEL RESET` the master's name on each Sentinel, one after the other."
+  ),
   MASTER_DEMOTED: Codes.error(
     "The server that all Sentinels name as the master says that it is none.",
     "Wait for a failover that is under way; else look at the Sentinels' logs."
@@ -340,6 +345,47 @@ export interface SentinelAnswer {
   readonly noQuorum: string | undefined
 }
 
+/** A replica as a Sentinel lists it. */
+export interface ListedReplica {
+  readonly address: string
+  readonly down: boolean
+}
+
+/**
+ * Replicas by the flags of SENTINEL REPLICAS. `disconnected` alone is also what a Sentinel says of one that it has just
+ * learnt of.
+ */
+export const parseReplicas = (listed: ReadonlyArray<ReadonlyMap<string, string>>): ReadonlyArray<ListedReplica> =>
+  listed.flatMap((fields) => {
+    const host = fields.get("ip") ?? ""
+    const flags = (fields.get("flags") ?? "").split(",")
+    return host === "" ? [] : [{
+      address: addressOf(host, fields.get("port") ?? "6379"),
+      down: flags.includes("s_down") || flags.includes("o_down")
+    }]
+  })
+
+/** Who is to be asked: whom any Sentinel has not down. The others are told. */
+export const judgeListed = (
+  masterName: string,
+  listed: ReadonlyArray<ListedReplica>
+): { readonly replicas: ReadonlyArray<string>; readonly findings: ReadonlyArray<Finding> } => {
+  const up = new Set(listed.filter(({ down }) => !down).map(({ address }) => address))
+  const down = new Set(listed.map(({ address }) => address).filter((address) => !up.has(address)))
+  return {
+    replicas: [...up].slice(0, MAXIMUM_NODES),
+    findings: [...down].slice(0, MAXIMUM_NODES).map((address) =>
+      codes.REPLICA_DOWN({
+        message:
+          `the Sentinels of ${masterName} list the replica ${address} as down; bring it back, or have them forget ` +
+          `it (SENTINEL RESET ${masterName})`,
+        subject: server(address),
+        evidence: { master: masterName }
+      })
+    )
+  }
+}
+
 /** Whether Sentinels agree. `master` is the one they all name. */
 export const judgeSentinels = (
   masterName: string,
@@ -439,6 +485,19 @@ const textOf = (reply: RedisReply): string => typeof reply === "string" ? reply 
 
 const infoOf = (connection: RedisConnection) => Effect.map(connection.send("INFO"), (text) => parseInfo(textOf(text)))
 
+/** The same with `maxclients`, which INFO does not have before Redis 6.2; without where CONFIG is forbidden. */
+const roomOf = Effect.fnUntraced(function*(task: Task, address: string, connection: RedisConnection) {
+  const info = yield* infoOf(connection)
+  if (info.has("maxclients")) return info
+  const reply = yield* connection.send("CONFIG", "GET", "maxclients").pipe(
+    Effect.catchIf((error) => error.kind === "rejected", () => Effect.succeed([]))
+  )
+  const limit = fieldsOf(reply).get("maxclients")
+  if (limit !== undefined) return new Map([...info, ["maxclients", limit]])
+  task.unlimited.add(address)
+  return info
+})
+
 /** Servers that are asked together. */
 const AT_ONCE = 16
 
@@ -454,17 +513,20 @@ interface Task {
   /** The name of keys, without a number. */
   readonly base: string
   readonly token: string
+  /** Servers that do not tell how many connections they take; gathered by the run. */
+  readonly unlimited: Set<string>
 }
 
 /** Reads the token until it is there. */
 const readReplica = Effect.fnUntraced(function*(
-  { access, config, limits, redis, token }: Task,
+  task: Task,
   address: string,
   key: string,
   options: { readonly cluster: boolean }
 ) {
+  const { access, config, limits, redis, token } = task
   const connection = yield* redis.connect(access(address))
-  const info = yield* infoOf(connection)
+  const info = yield* roomOf(task, address, connection)
   const room = judgeRoom(address, info, limits)
   const link = judgeLink(address, info, config.linkGrace)
   if (link.length > 0) return [...room, ...link]
@@ -573,7 +635,7 @@ const lookAtMaster = (
     address,
     Effect.scoped(Effect.gen(function*() {
       const connection = yield* task.redis.connect(task.access(address))
-      const info = yield* infoOf(connection)
+      const info = yield* roomOf(task, address, connection)
       const role = info.get("role") ?? "unknown"
       if (role !== "master" && options.demoted !== undefined) return [options.demoted(role)]
       return [
@@ -678,10 +740,7 @@ const askSentinel = Effect.fnUntraced(function*(
     )
   )
   const listed = yield* connection.send("SENTINEL", "REPLICAS", masterName)
-  const replicas = (Array.isArray(listed) ? listed : []).map(fieldsOf).flatMap((fields) => {
-    const host = fields.get("ip") ?? ""
-    return host === "" ? [] : [addressOf(host, fields.get("port") ?? "6379")]
-  })
+  const replicas = parseReplicas((Array.isArray(listed) ? listed : []).map(fieldsOf))
   return { sentinel, master: addressOf(host, port), noQuorum, replicas }
 }, Effect.scoped)
 
@@ -715,10 +774,13 @@ const lookAtSentinels = Effect.fnUntraced(
     )
     const { findings, master } = judgeSentinels(config.masterName, answers)
     if (master === undefined) return { summary: "", findings: [...down, ...findings] }
-    const replicas = [...new Set(answers.flatMap((answer) => answer.replicas))].filter((address) => address !== master)
+    const { findings: gone, replicas } = judgeListed(
+      config.masterName,
+      answers.flatMap((answer) => answer.replicas).filter(({ address }) => address !== master)
+    )
     const data = yield* lookAtMaster(task, master, {
       key: `${task.base}:0`,
-      replicas: replicas.slice(0, MAXIMUM_NODES),
+      replicas,
       cluster: false,
       replicated: true,
       demoted: (role) =>
@@ -733,7 +795,7 @@ const lookAtSentinels = Effect.fnUntraced(
     return {
       summary: `${answers.length} Sentinels agree on ${master}; wrote, read and deleted a key there, read it on ` +
         counted(replicas.length, "replica"),
-      findings: [...down, ...findings, ...data]
+      findings: [...down, ...findings, ...gone, ...data]
     }
   }
 )
@@ -788,9 +850,10 @@ const run = Effect.fnUntraced(function*(config: Config) {
   const scratch = yield* Scratch
   const redis = yield* Redis
   const access = yield* accessOf(config, config)
+  const unlimited = new Set<string>()
   const look = Effect.gen(function*() {
     const token = yield* scratch.name("redis")
-    const task: Task = { config, limits, access, redis, token, base: `${config.prefix}${token}` }
+    const task: Task = { config, limits, access, redis, token, base: `${config.prefix}${token}`, unlimited }
     switch (config.mode) {
       case "standalone":
         return yield* lookAtServers(task)
@@ -803,7 +866,14 @@ const run = Effect.fnUntraced(function*(config: Config) {
     }
   })
   const { findings, summary } = yield* look
-  return Outcome.make(summary, findings)
+  return Outcome.make(
+    unlimited.size === 0
+      ? summary
+      : `${summary}; how many connections ${
+        counted(unlimited.size, "server")
+      } can take is not known (before Redis 6.2, allow the user +config|get)`,
+    findings
+  )
 })
 
 export const redis = Probe.make("mw.redis", {
