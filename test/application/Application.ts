@@ -136,6 +136,20 @@ http {
   yield* write("")
   const process = yield* program("nginx", ["-p", folder, "-c", path.join(folder, "nginx.conf"), "-e", "error.log"])
   yield* inForce
+  /** Those that take connections: the title of one that ends is longer. */
+  const workers = Effect.gen(function*() {
+    const pid = String(process.pid)
+    const children = yield* fs.readFileString(`/proc/${pid}/task/${pid}/children`)
+    const titled = yield* Effect.forEach(
+      children.trim().split(" "),
+      (child) =>
+        fs.readFileString(`/proc/${child}/cmdline`).pipe(
+          Effect.map((title) => [child, title.replaceAll("\0", "").trim()] as const),
+          Effect.orElseSucceed(() => [child, ""] as const)
+        )
+    )
+    return new Set(titled.filter(([, title]) => title === "nginx: worker process").map(([child]) => child))
+  }).pipe(Effect.orDie)
   return {
     /** Where a file of its folder is. */
     path: (name: string) => path.join(folder, name),
@@ -143,8 +157,14 @@ http {
     serve: Effect.fnUntraced(function*(servers: string) {
       generation++
       yield* Effect.orDie(write(servers))
+      const old = yield* workers
       yield* Effect.sync(() => globalThis.process.kill(Number(process.pid), "SIGHUP"))
       yield* inForce
+      // Until then they answer too, by what was in force before.
+      yield* Effect.repeat(workers, {
+        schedule: Schedule.spaced("20 millis"),
+        until: (now) => ![...old].some((pid) => now.has(pid))
+      })
     })
   }
 })
