@@ -54,7 +54,6 @@ const storesSomething = ({ writes }: AnyProbe): boolean => writes !== "nothing" 
 const codesToProve = ({ codes }: AnyProbe) =>
   Object.values(codes).filter(({ spec }) => spec.status !== "INFO").map(({ code, spec }) => ({
     code,
-    status: spec.status,
     kind: spec.status === "UNKNOWN" ? "blind" as const : "fault" as const
   }))
 
@@ -85,25 +84,20 @@ export const render = (
       if (proven.has(what)) missing.push(`${probe.id} ${what}: a reason is given for what is proven`)
     }
 
-    const notProven = (what: string, mustBe: boolean): string => {
+    const notProven = (what: string): string => {
       const reason = said[what]
-      if (reason === undefined && mustBe) missing.push(`${probe.id} ${what}: not proven`)
+      if (reason === undefined) missing.push(`${probe.id} ${what}: not proven, and no reason is given`)
       return `not proven: ${reason === undefined ? "no reason is given" : cell(reason)}`
     }
-    const whole = (kind: "healthy" | "killed"): string =>
-      of(kind).length > 0 ? testsText(of(kind)) : notProven(kind, true)
+    const whole = (kind: "healthy" | "killed"): string => of(kind).length > 0 ? testsText(of(kind)) : notProven(kind)
 
     const byCode = (kind: "fault" | "blind"): string => {
-      const expected = codesToProve(probe).filter((each) => each.kind === kind)
-      const others = of(kind).map(({ code }) => code).filter((code) => !expected.some((each) => each.code === code))
-      const lines = [
-        ...expected.map(({ code, status }) => ({ code, mustBe: status === "ERROR" })),
-        ...[...new Set(others)].map((code) => ({ code, mustBe: false }))
-      ].sort((a, b) => byText(a.code, b.code)).map(({ code, mustBe }) => {
+      const expected = codesToProve(probe).filter((each) => each.kind === kind).map(({ code }) => code)
+      const lines = [...new Set([...expected, ...of(kind).map(({ code }) => code)])].sort(byText).map((code) => {
         const proofs = of(kind, code)
-        return `\`${code}\`: ${proofs.length > 0 ? testsText(proofs) : notProven(code, mustBe)}`
+        return `\`${code}\`: ${proofs.length > 0 ? testsText(proofs) : notProven(code)}`
       })
-      if (kind === "blind" && of(kind).length === 0) lines.unshift(notProven("blind", true))
+      if (kind === "blind" && of(kind).length === 0) lines.unshift(notProven("blind"))
       return lines.length === 0 ? "has no such code" : lines.join("<br>")
     }
 

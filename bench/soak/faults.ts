@@ -44,6 +44,7 @@ const DNS_IS_USED = "it resolves names, which nobody does now"
 const NEW_PODS = "its pods are neither made nor scheduled"
 const NEW_ENDPOINTS = "nobody writes endpoints for the Services it makes"
 const LESS_ROOM = "a node less takes pods"
+const GUARDED = "its pods belong to a ConfigMap, which the webhook guards"
 const NEW_FACT = "what is configured in the cluster has changed"
 
 /** Checks whose pods run on nodes by choice of the probe. */
@@ -145,6 +146,8 @@ export const faults: ReadonlyArray<Fault> = [
     name: "an admission webhook is dead",
     detectedBy: { "k8s.admission.webhooks": ["WEBHOOK_CALL_FAILED", "WEBHOOK_BACKEND_DOWN"] },
     mayRedden: {
+      ...ofWorkers(GUARDED),
+      "k8s.node.sweep": GUARDED,
       "k8s.api.crud": "it creates a ConfigMap, which the webhook guards",
       "k8s.control.loops": "what it makes passes the webhook",
       "k8s.cert.expiry": "the webhook has no CA bundle that can be read",

@@ -36,6 +36,8 @@ export const findingOfKubeError = (error: KubeError): Finding => {
         : checkerCodes.CHECKER_FAILED({ message })
     case "BudgetExhausted":
       return checkerCodes.BUDGET_EXHAUSTED({ message })
+    case "AdmissionDenied":
+      return checkerCodes.ADMISSION_REFUSED({ message })
     case "TooManyRequests":
     case "ServerFault":
       return checkerCodes.API_FAULT({ message })

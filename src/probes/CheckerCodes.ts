@@ -21,6 +21,10 @@ export const checkerCodes = Codes.make({
     "The API server answered a request of this probe with an error, so the probe saw too little to judge.",
     "Read the API server's log at the time of the run; k8s.api.health and k8s.api.crud judge the API itself."
   ),
+  ADMISSION_REFUSED: Codes.unknown(
+    "Something the probe makes for its work was not admitted, by a webhook, a policy or a quota, so it saw too little to judge.",
+    "Mend or remove what the message names; k8s.admission.webhooks judges webhooks. A policy or a quota must leave room for probes."
+  ),
   KIND_NOT_SERVED: Codes.unknown(
     "The cluster does not serve a kind this probe reads.",
     "Install the API or upgrade the cluster, or leave this probe out there."

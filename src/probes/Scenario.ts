@@ -59,7 +59,8 @@ export const codes = {
       "Remove what is left of the synthetic account; look why the step in the message fails."
     )
   }),
-  ...Asking.askingCodes
+  ...Asking.askingCodes,
+  ...Asking.credentialCodes
 }
 
 /** Any JSON, with secrets in place of texts. */

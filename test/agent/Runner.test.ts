@@ -66,7 +66,7 @@ describe("the verdict of a run", () => {
         [new NotFound({ what: "object", detail: "" }), "CHECKER_FAILED"],
         [new ServerFault({ status: 500, detail: "" }), "API_FAULT"],
         [new TooManyRequests({ detail: "" }), "API_FAULT"],
-        [new AdmissionDenied({ kind: "quota", detail: "" }), "CHECKER_FAILED"],
+        [new AdmissionDenied({ kind: "quota", detail: "" }), "ADMISSION_REFUSED"],
         [new Conflict({ kind: "conflict", detail: "" }), "CHECKER_FAILED"]
       ]
       for (const [reason, code] of reasons) {

@@ -6,7 +6,7 @@ import { type FreshnessConfig, freshness, judge } from "../../src/probes/applica
 import * as Needs from "../../src/probes/Needs.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
-import { blind, fault, healthy } from "../proofs/proof.ts"
+import { blind, fault, faults, healthy } from "../proofs/proof.ts"
 import * as Application from "./Application.ts"
 
 const NOW = DateTime.makeUnsafe("2026-01-01T12:00:00Z")
@@ -140,7 +140,12 @@ describe("app.freshness", () => {
     )
 
     it.effect(
-      fault(freshness, "STALE", "no backup succeeds any more: one is missed, then the next one fails"),
+      faults(
+        freshness,
+        "no backup succeeds any more: one is missed, then the next one fails",
+        "STALE",
+        "GROWING_STALE"
+      ),
       () =>
         Effect.gen(function*() {
           const { run } = yield* TestCluster
@@ -180,7 +185,11 @@ describe("app.freshness", () => {
       }))
 
     it.effect(
-      fault(freshness, "SOURCE_FAILING", "an object of a server: fresh, old, gone, undated, and its server broken"),
+      blind(
+        freshness,
+        "AGE_UNSAID",
+        fault(freshness, "SOURCE_FAILING", "an object of a server: fresh, old, gone, undated, and its server broken")
+      ),
       () =>
         Effect.gen(function*() {
           const nginx = yield* Application.nginx
@@ -215,7 +224,29 @@ describe("app.freshness", () => {
           yield* said("PASS", { url })
           const { free } = yield* Application.ports("free")
           yield* said("ERROR SOURCE_FAILING", { url: `http://127.0.0.1:${free}/dump.gz` })
+        })
+    )
+
+    it.effect(
+      ["NAME_UNRESOLVED", "NO_ROUTE", "ADDRESS_REFUSED", "CREDENTIAL_REJECTED"].reduce(
+        (title, code) => blind(freshness, code, title),
+        "a name without an address, no route, a cloud's metadata address, and a server that wants another password"
+      ),
+      () =>
+        Effect.gen(function*() {
           yield* said("UNKNOWN NAME_UNRESOLVED", { url: "http://backup.invalid/dump.gz" })
+          yield* said("UNKNOWN NO_ROUTE", { url: "http://224.0.0.1/dump.gz" })
+          yield* said("UNKNOWN ADDRESS_REFUSED", { url: "http://169.254.169.254/dump.gz" })
+          const port = yield* Application.listener((socket) =>
+            socket.once("data", () => socket.end("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n"))
+          )
+          const credentials = yield* Application.credentials
+          yield* credentials.write("backup", { username: "prober", password: "wrong" })
+          const report = yield* Application.run(
+            Probe.configure(freshness, { url: `http://127.0.0.1:${port}/dump.gz`, basic: "backup" }),
+            credentials.world
+          )
+          assert.strictEqual(Application.verdict(report), "UNKNOWN CREDENTIAL_REJECTED", report.message)
         })
     )
   })

@@ -8,7 +8,7 @@ import * as Certificates from "../../src/local/Certificates.ts"
 import { type HttpConfig, http } from "../../src/probes/application/http.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import { mint } from "../clusters/Mint.ts"
-import { blind, fault, healthy } from "../proofs/proof.ts"
+import { blind, fault, faults, healthy } from "../proofs/proof.ts"
 import * as Application from "./Application.ts"
 
 const SECRET = "s3cr3t-token+/with=signs"
@@ -230,7 +230,7 @@ describe("app.http", () => {
     )
 
     it.effect(
-      fault(http, "CERT_EXPIRING", "five days, then twenty, of the certificate are left"),
+      faults(http, "five days, then twenty, of the certificate are left", "CERT_EXPIRING", "CERT_EXPIRING_SOON"),
       () =>
         Effect.gen(function*() {
           const { authority, certificate, good, secure, serve } = yield* Shop
@@ -268,6 +268,14 @@ describe("app.http", () => {
       Effect.gen(function*() {
         said(yield* ask({ url: "http://shop.invalid/" }), "UNKNOWN NAME_UNRESOLVED")
       }))
+
+    it.effect(
+      blind(http, "NO_ROUTE", "an address that no connection can be made to (multicast)"),
+      () =>
+        Effect.gen(function*() {
+          said(yield* ask({ url: "http://224.0.0.1/" }), "UNKNOWN NO_ROUTE")
+        })
+    )
 
     it.effect(
       blind(http, "ADDRESS_REFUSED", "a cloud's metadata address, named, numbered or redirected to"),

@@ -5,7 +5,7 @@ import type * as ProbeWorld from "../../src/agent/ProbeWorld.ts"
 import { type PromqlConfig, type QueryAnswer, judge, promql } from "../../src/probes/application/promql.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import { eventually } from "../clusters/TestCluster.ts"
-import { blind, fault, healthy } from "../proofs/proof.ts"
+import { blind, faults, healthy } from "../proofs/proof.ts"
 import * as Application from "./Application.ts"
 
 const vector = (...values: ReadonlyArray<readonly [name: string, value: string]>): QueryAnswer => ({
@@ -100,7 +100,7 @@ describe("app.promql", () => {
       }))
 
     it.effect(
-      fault(promql, "METRIC_OUT_OF_BOUNDS", "a scraped server breaks, and its errors rise"),
+      faults(promql, "a scraped server breaks, and its errors rise", "METRIC_OUT_OF_BOUNDS", "METRIC_NEAR_BOUND"),
       () =>
         Effect.gen(function*() {
           const { serve, server: { url }, shop } = yield* Metrics
@@ -172,10 +172,26 @@ describe("app.promql", () => {
           yield* until(config, "PASS")
           yield* server.kill
           yield* until(config, "UNKNOWN PROMETHEUS_UNREACHABLE")
-          assert.strictEqual(
-            Application.verdict(yield* ask({ ...config, url: "http://prometheus.invalid:9090" })),
-            "UNKNOWN NAME_UNRESOLVED"
-          )
+        })
+    )
+
+    it.effect(
+      ["NAME_UNRESOLVED", "NO_ROUTE", "ADDRESS_REFUSED"].reduce(
+        (title, code) => blind(promql, code, title),
+        "a name without an address, no route, and a cloud's metadata address"
+      ),
+      () =>
+        Effect.gen(function*() {
+          for (
+            const [host, code] of [
+              ["prometheus.invalid", "NAME_UNRESOLVED"],
+              ["224.0.0.1", "NO_ROUTE"],
+              ["169.254.169.254", "ADDRESS_REFUSED"]
+            ] as const
+          ) {
+            const report = yield* ask({ url: `http://${host}:9090`, query: "up", threshold: 1 })
+            assert.strictEqual(Application.verdict(report), `UNKNOWN ${code}`, report.message)
+          }
         })
     )
   })

@@ -348,6 +348,21 @@ describe("app.scenario", () => {
       }))
 
     it.effect(
+      blind(
+        scenario,
+        "NO_ROUTE",
+        blind(scenario, "ADDRESS_REFUSED", "a shop without a route, and one at a cloud's metadata address")
+      ),
+      () =>
+        Effect.gen(function*() {
+          for (const [host, code] of [["224.0.0.1", "NO_ROUTE"], ["169.254.169.254", "ADDRESS_REFUSED"]] as const) {
+            const report = yield* ask("YAML", { baseUrl: `https://${host}` })
+            assert.strictEqual(Application.verdict(report), `UNKNOWN ${code}`, report.message)
+          }
+        })
+    )
+
+    it.effect(
       blind(scenario, "NAME_UNRESOLVED", "a shop whose name does not resolve here"),
       () =>
         Effect.gen(function*() {

@@ -170,6 +170,14 @@ describe("app.tcp", () => {
       }))
 
     it.effect(
+      blind(tcp, "NO_ROUTE", "an address that no connection can be made to (multicast)"),
+      () =>
+        Effect.gen(function*() {
+          said(yield* ask({ address: "224.0.0.1:5432" }), "UNKNOWN NO_ROUTE")
+        })
+    )
+
+    it.effect(
       blind(tcp, "ADDRESS_REFUSED", "a link-local address that is meant to be open"),
       () =>
         Effect.gen(function*() {

@@ -3,7 +3,7 @@ import { Context, Duration, Effect, Fiber, Layer } from "effect"
 import { ServiceError } from "../../src/infra/middleware/Service.ts"
 import { judgeGalera, judgeReplica, mysql, onceMore, parseReplica } from "../../src/probes/middleware/mysql.ts"
 import { eventually } from "../kube/eventually.ts"
-import { blind, fault, healthy, killed } from "../proofs/proof.ts"
+import { blind, fault, faults, healthy, killed } from "../proofs/proof.ts"
 import { holdingProxy } from "./HoldingProxy.ts"
 import * as MySqlServers from "./MySqlServers.ts"
 import * as Prober from "./Prober.ts"
@@ -229,7 +229,7 @@ describe.concurrent("mw.mysql", () =>
     )
 
     it.effect(
-      fault(mysql, "CERT_EXPIRED", "a server whose TLS certificate has run out"),
+      blind(mysql, "TLS_UNTRUSTED", fault(mysql, "CERT_EXPIRED", "a server whose TLS certificate has run out")),
       () =>
         Effect.scoped(Effect.gen(function*() {
           const certificates = yield* MySqlServers.certificates({ left: "90 days" })
@@ -276,7 +276,12 @@ describe.concurrent("mw.mysql", () =>
     )
 
     it.effect(
-      fault(mysql, "CONNECTIONS_EXHAUSTED", "all connections taken, then none free for the probe"),
+      faults(
+        mysql,
+        "all connections taken, then none free for the probe",
+        "CONNECTIONS_EXHAUSTED",
+        "CONNECTIONS_HIGH"
+      ),
       () =>
         Effect.scoped(Effect.gen(function*() {
           const server = yield* primary("--max-connections=20")
@@ -298,7 +303,12 @@ describe.concurrent("mw.mysql", () =>
     )
 
     it.effect(
-      fault(mysql, "GALERA_NOT_READY", "a member that rejects queries as without a majority, after being desynced"),
+      faults(
+        mysql,
+        "a member that rejects queries as without a majority, after being desynced",
+        "GALERA_NOT_READY",
+        "GALERA_DONOR"
+      ),
       () =>
         Effect.scoped(Effect.gen(function*() {
           const server = yield* primary(
@@ -337,6 +347,32 @@ describe.concurrent("mw.mysql", () =>
           yield* server.process.signal("SIGSTOP")
           const hung = yield* run({ servers: [server.address], stepTimeout: "500ms" })
           assert.strictEqual(Prober.verdict(hung), "ERROR NO_ANSWER", hung.message)
+        }))
+    )
+
+    it.effect(
+      fault(mysql, "NOT_A_REPLICA", "a server that follows nobody, listed as a replica"),
+      () =>
+        Effect.scoped(Effect.gen(function*() {
+          const server = yield* primary()
+          const report = yield* run({ replicas: [server.address] })
+          assert.strictEqual(Prober.verdict(report), "WARN NOT_A_REPLICA", report.message)
+          assert.deepStrictEqual(Prober.said(report), [`NOT_A_REPLICA ${server.address}`])
+          assert.strictEqual(Prober.verdict(yield* run({ servers: [server.address] })), "PASS")
+        }))
+    )
+
+    it.effect(
+      fault(mysql, "SLOW", "the path to the server held up by 400 ms"),
+      () =>
+        Effect.scoped(Effect.gen(function*() {
+          const server = yield* primary()
+          const proxy = yield* holdingProxy(server.port, "insert", { holdFor: "400 millis" })
+          const config = { servers: [`127.0.0.1:${proxy.port}`], slow: "300ms" }
+          const report = yield* run(config)
+          assert.strictEqual(Prober.verdict(report), "WARN SLOW", report.message)
+          assert.deepStrictEqual(Prober.said(report), [`SLOW 127.0.0.1:${proxy.port}`])
+          assert.strictEqual(Prober.verdict(yield* run({ ...config, slow: "10s" })), "PASS")
         }))
     )
 
@@ -437,7 +473,11 @@ describe.concurrent("mw.mysql", () =>
       })))
 
     it.effect(
-      blind(mysql, "CREDENTIAL_MISSING", "no Secret mounted, and a name that does not resolve"),
+      blind(
+        mysql,
+        "TARGET_UNREACHABLE",
+        blind(mysql, "CREDENTIAL_MISSING", "no Secret mounted, and a name that does not resolve")
+      ),
       () =>
         Effect.scoped(Effect.gen(function*() {
           const report = yield* run({ servers: ["127.0.0.1:1"] }, {})

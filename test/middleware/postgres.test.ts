@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect } from "effect"
 import { judgeDelay, judgeState, postgres } from "../../src/probes/middleware/postgres.ts"
 import { eventually } from "../kube/eventually.ts"
-import { blind, fault, healthy, killed } from "../proofs/proof.ts"
+import { blind, fault, faults, healthy, killed } from "../proofs/proof.ts"
 import { holdingProxy } from "./HoldingProxy.ts"
 import * as PostgresServers from "./PostgresServers.ts"
 import * as Prober from "./Prober.ts"
@@ -90,10 +90,12 @@ describe.concurrent("mw.postgres", () => {
   )
 
   it.live(
-    fault(
+    faults(
       postgres,
+      "replay paused on a standby, for longer and longer",
       "STANDBY_BEHIND",
-      fault(postgres, "STANDBY_FAR_BEHIND", "replay paused on a standby, for longer and longer")
+      "STANDBY_FAR_BEHIND",
+      "REPLAY_PAUSED"
     ),
     () =>
       Effect.scoped(Effect.gen(function*() {
@@ -131,7 +133,7 @@ describe.concurrent("mw.postgres", () => {
   )
 
   it.live(
-    fault(postgres, "STANDBY_MISSING", "a standby that ended, and one that was promoted"),
+    faults(postgres, "a standby that ended, and one that was promoted", "STANDBY_MISSING", "NOT_A_STANDBY"),
     () =>
       Effect.scoped(Effect.gen(function*() {
         const primary = yield* PostgresServers.start()
@@ -154,7 +156,12 @@ describe.concurrent("mw.postgres", () => {
   )
 
   it.live(
-    fault(postgres, "CONNECTIONS_EXHAUSTED", "all connections taken, then none free for the probe"),
+    faults(
+      postgres,
+      "all connections taken, then none free for the probe",
+      "CONNECTIONS_EXHAUSTED",
+      "CONNECTIONS_HIGH"
+    ),
     () =>
       Effect.scoped(Effect.gen(function*() {
         const server = yield* PostgresServers.start([
@@ -192,7 +199,7 @@ describe.concurrent("mw.postgres", () => {
   )
 
   it.live(
-    fault(postgres, "XID_WRAPAROUND", "transaction ids used up but for a few hundred million"),
+    faults(postgres, "transaction ids used up but for a few hundred million", "XID_WRAPAROUND", "XID_AGE_HIGH"),
     () =>
       Effect.scoped(Effect.gen(function*() {
         const server = yield* PostgresServers.start(["autovacuum_freeze_max_age=2000000000", "autovacuum=off"])
@@ -231,6 +238,20 @@ describe.concurrent("mw.postgres", () => {
         assert.strictEqual(Prober.verdict(hung), "ERROR NO_ANSWER", hung.message)
         yield* server.signal("SIGCONT")
         assert.strictEqual(Prober.verdict(yield* run({ servers: [server.address] })), "PASS")
+      }))
+  )
+
+  it.live(
+    fault(postgres, "SLOW", "the path to the server held up by 400 ms"),
+    () =>
+      Effect.scoped(Effect.gen(function*() {
+        const server = yield* PostgresServers.start()
+        const proxy = yield* holdingProxy(server.port, "on conflict", { holdFor: "400 millis" })
+        const config = { servers: [`127.0.0.1:${proxy.port}`], slow: "300ms" }
+        const report = yield* run(config)
+        assert.strictEqual(Prober.verdict(report), "WARN SLOW", report.message)
+        assert.deepStrictEqual(Prober.said(report), [`SLOW 127.0.0.1:${proxy.port}`])
+        assert.strictEqual(Prober.verdict(yield* run({ ...config, slow: "10s" })), "PASS")
       }))
   )
 
@@ -284,7 +305,7 @@ describe.concurrent("mw.postgres", () => {
   )
 
   it.live(
-    fault(postgres, "CERT_EXPIRED", "a server whose TLS certificate has run out"),
+    blind(postgres, "TLS_UNTRUSTED", fault(postgres, "CERT_EXPIRED", "a server whose TLS certificate has run out")),
     () =>
       Effect.scoped(Effect.gen(function*() {
         const server = yield* PostgresServers.start()
@@ -310,7 +331,11 @@ describe.concurrent("mw.postgres", () => {
   )
 
   it.live(
-    blind(postgres, "LOGIN_REFUSED", "a wrong password, and an unknown user"),
+    blind(
+      postgres,
+      "DATABASE_MISSING",
+      blind(postgres, "LOGIN_REFUSED", "a wrong password, an unknown user, and a database that is not there")
+    ),
     () =>
       Effect.scoped(Effect.gen(function*() {
         const server = yield* PostgresServers.start()
@@ -365,7 +390,11 @@ describe.concurrent("mw.postgres", () => {
   )
 
   it.live(
-    blind(postgres, "CREDENTIAL_MISSING", "no Secret mounted, and a name that does not resolve"),
+    blind(
+      postgres,
+      "TARGET_UNREACHABLE",
+      blind(postgres, "CREDENTIAL_MISSING", "no Secret mounted, and a name that does not resolve")
+    ),
     () =>
       Effect.scoped(Effect.gen(function*() {
         const report = yield* run({ servers: ["127.0.0.1:1"] }, {})

@@ -15,7 +15,7 @@ import {
 } from "../../src/probes/middleware/redis.ts"
 import { mint } from "../clusters/Mint.ts"
 import { eventually } from "../kube/eventually.ts"
-import { blind, fault, healthy, killed } from "../proofs/proof.ts"
+import { blind, fault, faults, healthy, killed } from "../proofs/proof.ts"
 import { holdingProxy, rewritingProxy } from "./HoldingProxy.ts"
 import * as Prober from "./Prober.ts"
 import * as ProberProcess from "./ProberProcess.ts"
@@ -202,7 +202,12 @@ describe.concurrent("mw.redis on one server", () => {
   )
 
   it.live(
-    fault(redis, "CONNECTIONS_EXHAUSTED", "all connections taken, then none free for the probe"),
+    faults(
+      redis,
+      "all connections taken, then none free for the probe",
+      "CONNECTIONS_EXHAUSTED",
+      "CONNECTIONS_HIGH"
+    ),
     () =>
       Effect.scoped(Effect.gen(function*() {
         const server = yield* RedisServers.start({ lines: ["maxclients 20"] })
@@ -477,6 +482,36 @@ describe.concurrent("mw.redis on a master and replicas", () => {
       }))
   )
 
+  it.live(
+    fault(redis, "REPLICA_SYNCING", "a replica that has lost its master a moment ago"),
+    () =>
+      Effect.scoped(Effect.gen(function*() {
+        const master = yield* RedisServers.start()
+        const replica = yield* RedisServers.replica(master)
+        yield* RedisServers.online(master, 1)
+        const config = { mode: "replica", servers: [master.address, replica.address], minimumReplicas: 0 }
+        yield* replica.cli("replicaof", "127.0.0.1", "1")
+        const report = yield* run(config)
+        assert.strictEqual(Prober.verdict(report), "WARN REPLICA_SYNCING", report.message)
+        assert.deepStrictEqual(Prober.said(report), [`REPLICA_SYNCING ${replica.address}`])
+        yield* replica.cli("replicaof", "127.0.0.1", String(master.port))
+        yield* RedisServers.inStep(replica)
+        yield* RedisServers.online(master, 1)
+        assert.strictEqual(Prober.verdict(yield* run(config)), "PASS")
+      }))
+  )
+
+  it.live(fault(redis, "SLOW", "the path to the server held up by 400 ms"), () =>
+    Effect.scoped(Effect.gen(function*() {
+      const server = yield* RedisServers.start()
+      const proxy = yield* holdingProxy(server.port, "kubeprober:", { holdFor: "400 millis" })
+      const config = { servers: [`127.0.0.1:${proxy.port}`], slow: "300ms" }
+      const report = yield* run(config)
+      assert.strictEqual(Prober.verdict(report), "WARN SLOW", report.message)
+      assert.deepStrictEqual(Prober.said(report), [`SLOW 127.0.0.1:${proxy.port}`])
+      assert.strictEqual(Prober.verdict(yield* run({ ...config, slow: "10s" })), "PASS")
+    })))
+
   it.live(fault(redis, "REPLICAS_MISSING", "a master without a replica"), () =>
     Effect.scoped(Effect.gen(function*() {
       const master = yield* RedisServers.start()
@@ -636,7 +671,7 @@ describe.concurrent("mw.redis with Sentinel", () => {
   )
 
   it.live(
-    fault(redis, "SENTINEL_NO_QUORUM", "one Sentinel of three down, then two"),
+    faults(redis, "one Sentinel of three down, then two", "SENTINEL_NO_QUORUM", "SENTINEL_DOWN"),
     () =>
       Effect.scoped(Effect.gen(function*() {
         const { config, sentinels } = yield* watched
@@ -730,10 +765,12 @@ describe.concurrent("mw.redis on a cluster", () => {
   )
 
   it.live(
-    fault(
+    faults(
       redis,
+      "slots of a cluster taken from their node, and a node lost",
       "SLOTS_MISSING",
-      fault(redis, "CLUSTER_DOWN", "slots of a cluster taken from their node, and a node lost")
+      "CLUSTER_DOWN",
+      "NODE_FAILED"
     ),
     () =>
       Effect.scoped(Effect.gen(function*() {

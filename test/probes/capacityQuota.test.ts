@@ -7,7 +7,7 @@ import * as Needs from "../../src/probes/Needs.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
 import { blindToAll } from "../proofs/blindness.ts"
-import { blind, fault, healthy } from "../proofs/proof.ts"
+import { blind, fault, faults, healthy } from "../proofs/proof.ts"
 
 const NOW = DateTime.makeUnsafe("2026-01-01T12:00:00Z")
 const ago = (duration: Duration.Input) =>
@@ -257,7 +257,7 @@ describe("k8s.capacity.quota", () => {
     blindToAll(it, capacityQuota)
 
     it.effect(
-      fault(capacityQuota, "QUOTA_FULL", "sees a quota fill up, as the API server does"),
+      faults(capacityQuota, "sees a quota fill up, as the API server does", "QUOTA_FULL", "QUOTA_NEAR"),
       () =>
         Effect.gen(function*() {
           const { apply, cluster, kubectl } = yield* TestCluster

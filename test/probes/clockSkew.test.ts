@@ -15,7 +15,7 @@ import * as Needs from "../../src/probes/Needs.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
 import { blindToAll } from "../proofs/blindness.ts"
-import { blind, fault, healthy } from "../proofs/proof.ts"
+import { blind, faults, healthy } from "../proofs/proof.ts"
 
 const config = Schema.decodeSync(ClockSkewConfig)({})
 
@@ -190,7 +190,12 @@ describe("infra.clock.skew", () => {
       )
 
       it.effect(
-        fault(clockSkew, "CLOCK_SKEW", "sees a node whose leases are renewed by a clock 3 s ahead (a fake kubelet)"),
+        faults(
+          clockSkew,
+          "sees a node whose leases are renewed by a clock 3 s ahead, and 0.9 s behind (a fake kubelet)",
+          "CLOCK_SKEW",
+          "CLOCK_SKEW_SMALL"
+        ),
         () =>
           Effect.gen(function*() {
             const { cluster, kubeAs, run, userWith } = yield* TestCluster

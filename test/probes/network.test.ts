@@ -266,6 +266,61 @@ layer(WorkerCluster.layer({ name: "network", nodes: 2 }), { excludeTestServices:
     )
 
     it.effect(
+      fault(serviceClusterIp, "ENDPOINTS_SLOW", "the controller manager halts until a new Service is two seconds old"),
+      () =>
+        Effect.gen(function*() {
+          const { cluster: { components: { controllerManager } }, kube } = yield* TestCluster
+          const isThere = Effect.map(
+            kube.list(Service, { namespace: PROBE_NAMESPACE }),
+            ({ items }) => items.length > 0
+          )
+          const halting = Effect.forever(
+            controllerManager.pause.pipe(
+              Effect.andThen(eventually(isThere, (is) => is)),
+              Effect.andThen(Effect.delay(controllerManager.resume, "2 seconds")),
+              Effect.andThen(eventually(isThere, (is) => !is, { within: "60 seconds" }))
+            )
+          )
+          yield* controllerManager.pause
+          const report = yield* Effect.raceFirst(
+            service({ programmedWarn: "1s" }),
+            Effect.orDie(halting)
+          ).pipe(Effect.ensuring(controllerManager.resume))
+          assert.strictEqual(`${report.status} ${report.code}`, "WARN ENDPOINTS_SLOW", JSON.stringify(report))
+          yield* eventually(service(), ({ status }) => status === "PASS")
+        })
+    )
+
+    it.effect(
+      fault(serviceClusterIp, "SERVICE_STILL_ANSWERS", "kube-proxy of one node halts before a Service is deleted"),
+      () =>
+        Effect.gen(function*() {
+          const { kube } = yield* TestCluster
+          const { kubeProxy, name } = yield* second
+          const running = yield* Effect.forkChild(service({ deletion: true }))
+          const report = yield* Effect.acquireUseRelease(
+            // Callers run, so the Service is known to all nodes by then.
+            Effect.andThen(
+              eventually(
+                kube.list(Pod, { namespace: PROBE_NAMESPACE }),
+                ({ items }) =>
+                  items.some(({ metadata, spec, status }) =>
+                    metadata.name?.startsWith("caller-") === true && spec.nodeName === name &&
+                    status.phase === "Running"
+                  ),
+                { every: "50 millis" }
+              ),
+              kubeProxy.pause
+            ),
+            () => Fiber.join(running),
+            () => kubeProxy.resume
+          )
+          assert.deepStrictEqual(found(report), [`SERVICE_STILL_ANSWERS ${name}`], JSON.stringify(report))
+          yield* eventually(service({ deletion: true }), ({ status }) => status === "PASS")
+        })
+    )
+
+    it.effect(
       fault(serviceClusterIp, "ENDPOINTS_MISSING", "the controller manager is stopped"),
       () =>
         Effect.gen(function*() {
@@ -420,6 +475,37 @@ layer(WorkerCluster.layer({ name: "network", nodes: 2 }), { excludeTestServices:
             () => Effect.orDie(everywhere("-D"))
           )
           yield* scale(1)
+          yield* eventually(dns(), ({ status }) => status === "PASS")
+        })
+    )
+
+    it.effect(
+      fault(dnsCluster, "DNS_EXTERNAL_FAILED", "a name outside, in a cluster whose DNS leads nowhere else"),
+      () =>
+        Effect.gen(function*() {
+          const report = yield* dns({ external: ["example.com"], timeout: "500ms" })
+          assert.deepStrictEqual(
+            report.findings.map(({ code }) => code),
+            ["DNS_EXTERNAL_FAILED"],
+            JSON.stringify(report)
+          )
+          assert.include(report.message, "example.com")
+          yield* eventually(dns(), ({ status }) => status === "PASS")
+        })
+    )
+
+    it.effect(
+      fault(dnsCluster, "DNS_UNRELIABLE", "each second question over UDP is lost on one node"),
+      () =>
+        Effect.gen(function*() {
+          const { exec } = yield* second
+          const half = ["-m", "statistic", "--mode", "nth", "--every", "2", "--packet", "0"]
+          const rule = ["PREROUTING", "-t", "raw", "-d", "10.96.0.10", "-p", "udp", ...half, "-j", "DROP"]
+          yield* Effect.acquireUseRelease(
+            exec(["iptables", "-I", ...rule]),
+            () => eventually(dns({ timeout: "500ms" }), (report) => found(report).includes("DNS_UNRELIABLE kube-dns")),
+            () => Effect.orDie(exec(["iptables", "-D", ...rule]))
+          )
           yield* eventually(dns(), ({ status }) => status === "PASS")
         })
     )

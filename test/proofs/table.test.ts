@@ -39,29 +39,35 @@ describe("the table of proofs", () => {
     assert.deepStrictEqual(proofsOf({ file: "test/a.test.ts", title: "says [nothing] of proofs" }), [])
   })
 
-  it("is whole when each ERROR is proven, and says of the rest that nobody said why", () => {
+  it("is whole when each WARN, ERROR and UNKNOWN is proven or explained", () => {
     const tests = passed(
       healthy(reader, "is well"),
       fault(reader, "BROKEN", "breaks"),
       blind(reader, "ACCESS_MISSING", "is blind")
     )
-    const { missing, text } = render([reader], tests, {})
+    assert.deepStrictEqual(render([reader], tests, {}).missing, [
+      "test.reader WORN: not proven, and no reason is given",
+      "test.reader HIDDEN: not proven, and no reason is given"
+    ])
+    const { missing, text } = render([reader], tests, { "test.reader": { WORN: "too slow", HIDDEN: "too dark" } })
     assert.deepStrictEqual(missing, [])
     assert.include(text, "| Killed | writes nothing |")
-    assert.include(text, "`BROKEN`: breaks (`probes/x.test.ts`)<br>`WORN`: not proven: no reason is given")
-    assert.include(text, "`ACCESS_MISSING`: is blind (`probes/x.test.ts`)<br>`HIDDEN`: not proven")
+    assert.include(text, "`BROKEN`: breaks (`probes/x.test.ts`)<br>`WORN`: not proven: too slow")
+    assert.include(text, "`ACCESS_MISSING`: is blind (`probes/x.test.ts`)<br>`HIDDEN`: not proven: too dark")
     assert.notInclude(text, "NOTED")
     assert.include(text, "| [`test.reader`](#testreader) | yes | 1 of 2 | yes | writes nothing |")
   })
 
   it("misses what a probe must prove, unless a reason is given", () => {
-    assert.deepStrictEqual(render([writer], [], {}).missing, [
-      "test.writer healthy: not proven",
-      "test.writer BROKEN: not proven",
-      "test.writer blind: not proven",
-      "test.writer killed: not proven"
-    ])
-    const reasons = { "test.writer": { healthy: "a", BROKEN: "b", blind: "c", killed: "d" } }
+    assert.deepStrictEqual(
+      render([writer], [], {}).missing,
+      ["healthy", "BROKEN", "WORN", "HIDDEN", "blind", "killed"].map((what) =>
+        `test.writer ${what}: not proven, and no reason is given`
+      )
+    )
+    const reasons = {
+      "test.writer": { healthy: "a", BROKEN: "b", WORN: "e", HIDDEN: "f", blind: "c", killed: "d" }
+    }
     const { missing, text } = render([writer], [], reasons)
     assert.deepStrictEqual(missing, [])
     assert.include(text, "`BROKEN`: not proven: b")
@@ -75,7 +81,7 @@ describe("the table of proofs", () => {
       killed(writer, "is killed")
     )
     const { missing } = render([writer], tests, {
-      "test.writer": { BROKEN: "too hard", NOTED: "why not" },
+      "test.writer": { BROKEN: "too hard", NOTED: "why not", WORN: "too slow" },
       "test.gone": { BROKEN: "it was" }
     })
     assert.deepStrictEqual(missing, [

@@ -30,7 +30,11 @@ export const askingCodes = Codes.make({
   ADDRESS_REFUSED: Codes.unknown(
     "The address is link-local or one at which clouds serve credentials of machines; the prober does not ask it.",
     "Use another address, or set `allowLinkLocal` if this one is meant."
-  ),
+  )
+})
+
+/** Of one that is made with a credential. */
+export const credentialCodes = Codes.make({
   CREDENTIAL_REJECTED: Codes.unknown(
     "The other side answered 401 or 403 to the configured credential, so nothing is known of what is behind it.",
     "Renew the credential, or give its account the right; without a configured credential such an answer is judged as any."

@@ -92,7 +92,8 @@ export const codes = {
       "Remove finished Jobs (`ttlSecondsAfterFinished`, `successfulJobsHistoryLimit`), or name fewer by the label in `jobs`."
     )
   }),
-  ...Asking.askingCodes
+  ...Asking.askingCodes,
+  ...Asking.credentialCodes
 }
 
 /** What is known of something made periodically. */

@@ -126,7 +126,8 @@ export const codes = {
       "See in the message what the first try met; nothing to do if it stays rare."
     )
   }),
-  ...Asking.askingCodes
+  ...Asking.askingCodes,
+  ...Asking.credentialCodes
 }
 
 const millis = (duration: Duration.Duration): number => Math.round(Duration.toMillis(duration))

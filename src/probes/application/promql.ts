@@ -85,7 +85,8 @@ export const codes = {
       "Look at Prometheus itself, and at the path from the prober to it."
     )
   }),
-  ...Asking.askingCodes
+  ...Asking.askingCodes,
+  ...Asking.credentialCodes
 }
 
 const Sample = Schema.Tuple([Schema.Finite, Schema.String])
