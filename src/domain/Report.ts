@@ -52,14 +52,31 @@ export const Finding = Schema.Struct({
 })
 export type Finding = typeof Finding.Type
 
-/** What a checker said in a run. `duration` is in milliseconds. */
+/** The longest name of a checker, or of a code, in UTF-16 code units. Of those that run, none has a third of it. */
+export const MAX_NAME = 512
+
+const isShort = (text: string | undefined, maximum: number): boolean => text === undefined || text.length <= maximum
+
+/** As {@link fromFindings} leaves them. */
+const isBounded = ({ code, evidence = {}, message, subject }: Finding): boolean => {
+  const facts = Object.entries(evidence)
+  return isShort(code, MAX_NAME) && isShort(message, MAX_MESSAGE) && facts.length <= MAX_EVIDENCE &&
+    [subject?.kind, subject?.name, subject?.namespace].every((text) => isShort(text, MAX_EVIDENCE_TEXT)) &&
+    facts.every(([name, fact]) =>
+      isShort(name, MAX_EVIDENCE_TEXT) && (typeof fact !== "string" || isShort(fact, MAX_EVIDENCE_TEXT))
+    )
+}
+
+/** What a checker said in a run, bounded whoever sends it. `duration` is in milliseconds. */
 export const Report = Schema.Struct({
-  checker: Schema.String,
+  checker: Schema.String.check(Schema.isMaxLength(MAX_NAME)),
   status: Status.Status,
-  code: Schema.optionalKey(Code),
+  code: Schema.optionalKey(Code.check(Schema.isMaxLength(MAX_NAME))),
   blame: Schema.optionalKey(Blame),
-  message: Schema.String,
-  findings: Schema.Array(Finding),
+  message: Schema.String.check(Schema.isMaxLength(MAX_MESSAGE)),
+  findings: Schema.Array(
+    Finding.check(Schema.makeFilter(isBounded, { expected: "a finding whose texts are no longer than they may be" }))
+  ).check(Schema.isMaxLength(MAX_FINDINGS)),
   truncated: Schema.Int.check(Schema.isGreaterThanOrEqualTo(0)),
   startedAt: Schema.DateTimeUtcFromString,
   duration: Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))

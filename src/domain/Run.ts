@@ -24,8 +24,14 @@ export type RunId = typeof RunId.Type
 export const Trigger = Schema.Literals(["schedule", "manual", "watch"])
 export type Trigger = typeof Trigger.Type
 
+/** Of an object's name (RFC 1123 subdomain). */
+const MAX_OBJECT_NAME = 253
+
 /** A Probe resource in a managed cluster, by name. */
-export const ProbeRef = Schema.Struct({ namespace: Schema.String, name: Schema.String })
+export const ProbeRef = Schema.Struct({
+  namespace: Schema.String.check(Schema.isMaxLength(MAX_OBJECT_NAME)),
+  name: Schema.String.check(Schema.isMaxLength(MAX_OBJECT_NAME))
+})
 export type ProbeRef = typeof ProbeRef.Type
 
 /** How a checker stands after a run, which takes its history to know. */

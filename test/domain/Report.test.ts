@@ -120,6 +120,33 @@ describe("a report", () => {
       assert.isTrue(Equal.equals(back, report))
     }))
 
+  it("is taken from nobody with more than it may have", () => {
+    const long = "x".repeat(3_000_000)
+    const facts = Object.fromEntries(Array.from({ length: 100 }, (_, index) => [`${index}`, long]))
+    const monstrous = report(...Array.from({ length: 200 }, () =>
+      finding("ERROR", {
+        message: long,
+        subject: { kind: long, name: long, namespace: long },
+        evidence: facts
+      })))
+    const sent = Schema.encodeSync(Report)(monstrous)
+    assert.isTrue(Equal.equals(Schema.decodeSync(Report)(sent), monstrous))
+    const [first] = sent.findings
+    const refused = (changed: object) => Schema.decodeUnknownResult(Report)({ ...sent, ...changed })._tag
+    for (
+      const changed of [
+        { checker: long },
+        { message: long },
+        { code: `A${"B".repeat(1000)}` },
+        { findings: Array.from({ length: MAX_FINDINGS + 1 }, () => first) },
+        { findings: [{ ...first, message: long }] },
+        { findings: [{ ...first, subject: { kind: "Pod", name: long } }] },
+        { findings: [{ ...first, evidence: facts }] },
+        { findings: [{ ...first, evidence: { fact: long } }] }
+      ]
+    ) assert.strictEqual(refused(changed), "Failure", JSON.stringify(Object.keys(changed)))
+  })
+
   it("joins others by the worst", () => {
     assert.strictEqual(worst([report(finding("INFO")), report(), report(finding("UNKNOWN"))]), "UNKNOWN")
   })
