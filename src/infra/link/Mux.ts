@@ -141,10 +141,12 @@ export const serve = Effect.fnUntraced(function*(
   }
   const session = Http2.performServerHandshake(connection.duplex, options)
   session.setLocalWindowSize(SESSION_WINDOW)
-  const { closed, mux, track } = yield* supervise(session, connection, peer)
+  const { abandon, closed, mux, track } = yield* supervise(session, connection, peer)
 
-  session.on("stream", (stream, headers) => {
+  const take = (stream: Http2.ServerHttp2Stream, headers: Http2.IncomingHttpHeaders): void => {
     track(stream)
+    // Reset, or its session ended, in the same turn in which it was opened: Node tells of it all the same.
+    if (stream.destroyed || stream.closed) return
     const waiting = headers[":method"] === "POST"
       ? Object.entries(rpc).find(([name]) => headers[":path"] === `/rpc/${name}`)?.[1]
       : undefined
@@ -168,6 +170,15 @@ export const serve = Effect.fnUntraced(function*(
         Effect.ignoreCause({ log: "Warn", message: "a request of the master failed" })
       )
     )
+  }
+  session.on("stream", (stream, headers) => {
+    try {
+      take(stream, headers)
+    } catch (cause) {
+      // Thrown on, it would end the process.
+      const detail = cause instanceof Error ? cause.message : String(cause)
+      abandon(new ProtocolFault({ detail: `a stream of the peer could not be taken: ${detail}` }))
+    }
   })
 
   return { ...mux, accept: (name) => Effect.raceFirst(closed, Deferred.await(rpc[name])) }
@@ -192,6 +203,10 @@ const supervise = Effect.fnUntraced(function*(
   const destroy = (): void => {
     session.destroy()
     connection.duplex.destroy()
+  }
+  const abandon = (reason: CloseReason): void => {
+    conclude(reason)
+    destroy()
   }
 
   let open = 0
@@ -249,11 +264,7 @@ const supervise = Effect.fnUntraced(function*(
     }),
     received: Effect.sync(connection.received),
     streams: Effect.sync(() => open),
-    abandon: (reason) =>
-      Effect.sync(() => {
-        conclude(reason)
-        destroy()
-      }),
+    abandon: (reason) => Effect.sync(() => abandon(reason)),
     // Not to be interrupted: the end it announces may be that of its own fiber's scope.
     leave: Effect.fnUntraced(function*(farewell) {
       if (session.destroyed) return
@@ -268,5 +279,5 @@ const supervise = Effect.fnUntraced(function*(
       said.openUnsafe()
     }, Effect.uninterruptible)
   }
-  return { mux, closed, isOver: () => Deferred.isDoneUnsafe(end) || session.destroyed, track }
+  return { abandon, mux, closed, isOver: () => Deferred.isDoneUnsafe(end) || session.destroyed, track }
 })
