@@ -22,26 +22,32 @@ export const findAuthority = <E>(options: {
 }): Effect.Effect<string, E | PinMismatch> => {
   const { hostname, host, port } = options.master
   const name = hostname.replace(/^\[(.*)\]$/u, "$1")
-  const handshake = Effect.callback<TLSSocket, E>((resume) => {
-    const socket = connect({
-      host: name,
-      port: port === "" ? 443 : Number(port),
-      ...(isIP(name) === 0 && { servername: name }),
-      minVersion: "TLSv1.3",
-      rejectUnauthorized: false
+  const handshake = (socket: TLSSocket) =>
+    Effect.callback<void, E>((resume) => {
+      socket.once("secureConnect", () => resume(Effect.void))
+      socket.once("error", (cause) => resume(Effect.fail(options.onUnreachable(cause))))
+      socket.once("close", () =>
+        resume(Effect.fail(options.onUnreachable(new Error("the connection ended before the TLS handshake did")))))
     })
-    socket.once("secureConnect", () => resume(Effect.succeed(socket)))
-    socket.on("error", (cause) => resume(Effect.fail(options.onUnreachable(cause))))
-    return Effect.sync(() => socket.destroy())
-  })
+  // Made and only then waited for: what is acquired cannot be interrupted, and a peer may never answer.
   return Effect.acquireUseRelease(
-    handshake,
-    (socket) => {
+    Effect.sync(() =>
+      connect({
+        host: name,
+        port: port === "" ? 443 : Number(port),
+        ...(isIP(name) === 0 && { servername: name }),
+        minVersion: "TLSv1.3",
+        rejectUnauthorized: false
+      }).on("error", () => {
+        // Whoever waits listens too; without a listener Node would end the process.
+      })
+    ),
+    Effect.fnUntraced(function*(socket) {
+      yield* handshake(socket)
       const pinned = chainOf(socket).find((certificate) => certificate.ca && pinOf(certificate) === options.pin)
-      return pinned === undefined
-        ? Effect.fail(new PinMismatch({ master: host, expected: options.pin }))
-        : Effect.succeed(pinned.toString())
-    },
+      if (pinned === undefined) return yield* new PinMismatch({ master: host, expected: options.pin })
+      return pinned.toString()
+    }),
     (socket) => Effect.sync(() => socket.destroy())
   )
 }
