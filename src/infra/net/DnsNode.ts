@@ -36,13 +36,17 @@ const overUdp = (question: DnsQuestion, target: string) =>
     (socket) =>
       Effect.callback<packet.DecodedPacket, NetError>((resume) => {
         const id = randomId()
+        const asked = packet.encode(questionOf(question, id))
         socket.on("error", (error) => resume(Effect.fail(failure(target, "answer")(error))))
         socket.on("message", (message) => {
           const answer = decode(message, id)
           if (answer !== undefined) resume(Effect.succeed(answer))
         })
         // Connected, so that a port that refuses is told at once, by ICMP.
-        socket.connect(question.port, question.server, () => socket.send(packet.encode(questionOf(question, id))))
+        socket.connect(question.port, question.server, (error?: Error) => {
+          if (error !== undefined && error !== null) resume(Effect.fail(failure(target, "connect")(error)))
+          else socket.send(asked)
+        })
       }),
     (socket) => Effect.sync(() => socket.close())
   )
