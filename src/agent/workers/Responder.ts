@@ -37,23 +37,31 @@ const listening = <S extends Server>(
   return Effect.acquireRelease(
     Effect.callback<S, ResponderError>((resume) => {
       const failure = failureOf(protocol, port)
-      server.once("error", (cause: Error) => resume(Effect.fail(failure(cause))))
+      // Also of what it cannot accept later, which is nobody's end.
+      server.on("error", (cause: Error) => resume(Effect.fail(failure(cause))))
       server.listen(port, () => resume(Effect.succeed(server)))
     }),
     (server) => Effect.sync(() => server.close())
   )
 }
 
-/** What comes from the port of another echo would go to and fro for ever. */
-const echoTo = (socket: Socket, own: number) => (message: Buffer, from: { address: string; port: number }) => {
-  if (from.port !== own) socket.send(message, from.port, from.address)
+/**
+ * What comes from the port of another echo would go to and fro for ever, and port 0 is nobody's: a datagram may say that it
+ * comes from there (RFC 768), and none can be sent to it.
+ */
+export const echoTo = (socket: Socket, own: number) => (message: Buffer, from: { address: string; port: number }) => {
+  if (from.port === own || from.port === 0) return
+  socket.send(message, from.port, from.address, () => {
+    // Whoever cannot be answered hears nothing, as of any datagram that is lost.
+  })
 }
 
 const echoUdpOver = (type: "udp4" | "udp6", port: number): Effect.Effect<Socket, ResponderError, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.callback<Socket, ResponderError>((resume) => {
       const socket = createSocket({ type })
-      socket.once("error", (cause) => resume(Effect.fail(failureOf("UDP", port)(cause))))
+      // Also of what cannot be received later; without a listener Node would end the process.
+      socket.on("error", (cause) => resume(Effect.fail(failureOf("UDP", port)(cause))))
       socket.on("message", echoTo(socket, port))
       socket.bind(port, () => resume(Effect.succeed(socket)))
     }),
