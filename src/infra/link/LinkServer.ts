@@ -11,6 +11,7 @@ import {
   Effect,
   FiberSet,
   Layer,
+  Option,
   Redacted,
   Ref,
   Result,
@@ -27,8 +28,8 @@ import { Control } from "../../domain/rpc/Control.ts"
 import type { Uplink } from "../../domain/rpc/Uplink.ts"
 import { type AgentName, read as readName } from "../pki/AgentName.ts"
 import { CertificateAuthority, SERVER_CERTIFICATE_LIFE } from "../pki/CertificateAuthority.ts"
-import { validityOf } from "../pki/ClusterIdentity.ts"
 import type { Credential } from "../pki/Credential.ts"
+import { validityOf } from "../tls/validity.ts"
 import { Admission } from "./Admission.ts"
 import { ENROL_PATH, EnrolmentRequest, Enrolments } from "./Enrolments.ts"
 import {
@@ -128,7 +129,7 @@ const make = Effect.fnUntraced(function*(options: LinkServerOptions) {
 
     const renew = Effect.fnUntraced(function*({ csr }: { readonly csr: string }) {
       const signed = yield* enrolments.renew({ cluster, uid }, csr)
-      yield* Ref.set(certified, validityOf(new X509Certificate(signed.certificate)).notAfter)
+      yield* Ref.set(certified, Option.getOrThrow(validityOf(new X509Certificate(signed.certificate))).notAfter)
       return signed
     })
     const handlers = UplinkAndRenewal.toLayer({ ...uplink.of({ cluster, uid, epoch }), renew })
@@ -267,7 +268,10 @@ const authenticate = Effect.fnUntraced(function*({ socket }: IncomingMessage): E
   const certificate = socket instanceof TLSSocket ? socket.getPeerX509Certificate() : undefined
   if (!(socket instanceof TLSSocket) || certificate === undefined) return yield* new CertificateRequired()
   const now = yield* DateTime.now
-  const { notAfter, notBefore } = validityOf(certificate)
+  const validity = validityOf(certificate)
+  // No authority signs a date that cannot be read, and OpenSSL trusts none.
+  if (Option.isNone(validity)) return yield* new CertificateRefused({ fault: "untrusted" })
+  const { notAfter, notBefore } = validity.value
   // By our own clock each time: a resumed TLS session keeps the verdict of its first handshake.
   if (DateTime.isLessThanOrEqualTo(notAfter, now)) return yield* new CertificateRefused({ fault: "expired" })
   if (DateTime.isGreaterThan(notBefore, now)) return yield* new CertificateRefused({ fault: "not-yet-valid" })

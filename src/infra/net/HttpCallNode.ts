@@ -1,5 +1,5 @@
 /** {@link HttpCall} with Node's sockets, TLS and HTTP/1.1. */
-import { DateTime, Duration, Effect, Layer, Redacted, type Scope } from "effect"
+import { DateTime, Duration, Effect, Layer, Redacted, Result, type Scope } from "effect"
 import * as Http from "node:http"
 import * as Net from "node:net"
 import type { Duplex } from "node:stream"
@@ -35,7 +35,9 @@ const UNTRUSTED: Readonly<Record<string, string>> = {
 
 const why = (code: string, name: string, shown: ShownCertificate | undefined): string =>
   code === "ERR_TLS_CERT_ALTNAME_INVALID"
-    ? `its certificate (${shown?.subject ?? "without a subject"}) is not for ${name}`
+    ? `its certificate (${
+      shown === undefined || shown.subject === "" ? "without a subject" : shown.subject
+    }) is not for ${name}`
     : UNTRUSTED[code] ?? `its certificate is not trusted: ${code}`
 
 /** Alerts by which a server says that it wants what is not offered here: nothing is known of what is behind it. */
@@ -119,7 +121,11 @@ const handshake = Effect.fnUntraced(function*(
       ))
     secure.once("secureConnect", () => resume(Effect.void))
   })
-  const chain = chainOf(secure.getPeerX509Certificate())
+  const read = chainOf(secure.getPeerX509Certificate())
+  if (Result.isFailure(read)) {
+    return yield* new NetError({ target, stage: "handshake", kind: "tls", detail: read.failure })
+  }
+  const chain = read.success
   if (!secure.authorized && tls.insecure !== true) {
     const [certificate] = chain
     // Declared an Error, and the error's code in fact.

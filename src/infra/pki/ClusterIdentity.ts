@@ -3,7 +3,7 @@
  * for the next.
  */
 import { Context, DateTime, Duration, Effect, Layer, Option, Random, type Redacted, Ref, Result } from "effect"
-import type { X509Certificate } from "node:crypto"
+import { UNREADABLE_DATE, type Validity, validityOf } from "../tls/validity.ts"
 import { type AgentName, read as readName } from "./AgentName.ts"
 import { type Credential, readCertificate, verify } from "./Credential.ts"
 import { CredentialStore } from "./CredentialStore.ts"
@@ -15,10 +15,8 @@ import * as x509 from "./x509.ts"
 export const CREDENTIAL = "kubeprober-agent"
 
 /** A certificate in force. */
-export interface Identity extends AgentName {
+export interface Identity extends AgentName, Validity {
   readonly credential: Credential
-  readonly notBefore: DateTime.Utc
-  readonly notAfter: DateTime.Utc
 }
 
 /** A new key, and the request that proves it is ours. */
@@ -84,15 +82,9 @@ const inspect = Effect.fnUntraced(function*(credential: Credential): Effect.fn.R
   const certificate = yield* readCertificate(credential.certificate, CREDENTIAL)
   const name = readName(certificate)
   if (Result.isFailure(name)) return yield* new InvalidCredential({ source: CREDENTIAL, detail: name.failure })
-  return { ...name.success, ...validityOf(certificate), credential }
-})
-
-/** From when until when a certificate is good. */
-export const validityOf = (
-  certificate: X509Certificate
-): { readonly notBefore: DateTime.Utc; readonly notAfter: DateTime.Utc } => ({
-  notBefore: DateTime.fromDateUnsafe(certificate.validFromDate),
-  notAfter: DateTime.fromDateUnsafe(certificate.validToDate)
+  const validity = validityOf(certificate)
+  if (Option.isNone(validity)) return yield* new InvalidCredential({ source: CREDENTIAL, detail: UNREADABLE_DATE })
+  return { ...name.success, ...validity.value, credential }
 })
 
 /**

@@ -1,9 +1,10 @@
 /** {@link TlsPeer} with Node's TLS. */
-import { DateTime, Duration, Effect, Layer } from "effect"
+import { Duration, Effect, Layer, Option, Result } from "effect"
 import type { X509Certificate } from "node:crypto"
 import * as Net from "node:net"
 import * as Tls from "node:tls"
 import { type ShownCertificate, TlsPeer, TlsPeerError } from "./TlsPeer.ts"
+import { UNREADABLE_DATE, validityOf } from "./validity.ts"
 
 /** Chains in use have two or three. */
 const MAXIMUM_CHAIN = 10
@@ -16,24 +17,24 @@ const KINDS: ReadonlyArray<readonly [RegExp, TlsPeerError["kind"]]> = [
   [/^(ERR_SSL_.+|ERR_TLS_\w+|EPROTO)$/, "tls"]
 ]
 
-const oneLine = (name: string): string => name.split("\n").toReversed().join(",")
+/** Node has no text of an empty name, which a certificate may have whose names are all alternative ones (RFC 5280, 4.1.2.6). */
+const oneLine = (name: string | undefined): string => (name ?? "").split("\n").toReversed().join(",")
 
-const shown = (certificate: X509Certificate): ShownCertificate => ({
-  subject: oneLine(certificate.subject),
-  issuer: oneLine(certificate.issuer),
-  notBefore: DateTime.fromDateUnsafe(certificate.validFromDate),
-  notAfter: DateTime.fromDateUnsafe(certificate.validToDate)
-})
-
-/** A certificate and its issuers as shown, at most {@link MAXIMUM_CHAIN}. */
-export const chainOf = (leaf: X509Certificate | undefined): ReadonlyArray<ShownCertificate> => {
+/** A certificate and its issuers as shown, at most {@link MAXIMUM_CHAIN}; or what is wrong with one of them. */
+export const chainOf = (
+  leaf: X509Certificate | undefined
+): Result.Result<ReadonlyArray<ShownCertificate>, typeof UNREADABLE_DATE> => {
   const chain: Array<ShownCertificate> = []
   for (
     let certificate = leaf;
     certificate !== undefined && chain.length < MAXIMUM_CHAIN;
     certificate = certificate.issuerCertificate
-  ) chain.push(shown(certificate))
-  return chain
+  ) {
+    const validity = validityOf(certificate)
+    if (Option.isNone(validity)) return Result.fail(UNREADABLE_DATE)
+    chain.push({ subject: oneLine(certificate.subject), issuer: oneLine(certificate.issuer), ...validity.value })
+  }
+  return Result.succeed(chain)
 }
 
 /** Stateless: each call is one connection, closed when the handshake is done. */
@@ -50,11 +51,16 @@ export const service = TlsPeer.of({
         rejectUnauthorized: false
       })
       socket.once("secureConnect", () => {
-        const chain = chainOf(socket.getPeerX509Certificate())
+        const leaf = socket.getPeerX509Certificate()
         socket.destroy()
-        resume(
-          chain.length > 0 ? Effect.succeed(chain) : Effect.fail(failure("tls", "the server showed no certificate"))
-        )
+        // Not here: what is thrown in a listener ends the process.
+        resume(Effect.suspend(() =>
+          Result.match(chainOf(leaf), {
+            onFailure: (detail) => Effect.fail(failure("tls", detail)),
+            onSuccess: (chain) =>
+              chain.length > 0 ? Effect.succeed(chain) : Effect.fail(failure("tls", "the server showed no certificate"))
+          })
+        ))
       })
       socket.on("error", (error: NodeJS.ErrnoException) => {
         const code = error.code ?? ""

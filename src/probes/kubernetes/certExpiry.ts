@@ -14,6 +14,7 @@ import { MutatingWebhookConfiguration, ValidatingWebhookConfiguration } from "..
 import { ConfigMap, Node } from "../../infra/kube/resources/core.ts"
 import { APIService, CustomResourceDefinition } from "../../infra/kube/resources/extensions.ts"
 import { TlsPeer, type TlsPeerError } from "../../infra/tls/TlsPeer.ts"
+import { type Validity, validityOf } from "../../infra/tls/validity.ts"
 import * as Codes from "../Codes.ts"
 import * as Elapsed from "../Elapsed.ts"
 import * as Needs from "../Needs.ts"
@@ -94,12 +95,6 @@ type Config = typeof Config.Type
 const WARN_SHARE = 0.2
 /** Ours: at a quarter of the warning. */
 const ERROR_SHARE = 0.05
-
-/** When something that rests on certificates works. */
-export interface Validity {
-  readonly notBefore: DateTime.Utc
-  readonly notAfter: DateTime.Utc
-}
 
 /** How a certificate stands. `limit` is the one it is inside of. */
 export type Standing =
@@ -197,12 +192,11 @@ const PEM = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g
 
 /** A bundle serves until the last of its certificates ends: during a rotation it holds the old one beside the new. */
 export const ofBundle = (pem: string): Option.Option<Validity> => {
-  const readable = Array.getSuccesses(
-    [...pem.matchAll(PEM)].map(([text]) => Result.try(() => new X509Certificate(text)))
-  ).map((certificate) => ({
-    notBefore: DateTime.fromDateUnsafe(certificate.validFromDate),
-    notAfter: DateTime.fromDateUnsafe(certificate.validToDate)
-  }))
+  const readable = Array.getSomes(
+    Array.getSuccesses([...pem.matchAll(PEM)].map(([text]) => Result.try(() => new X509Certificate(text)))).map(
+      validityOf
+    )
+  )
   return Array.isReadonlyArrayNonEmpty(readable)
     ? Option.some(readable.reduce((a, b) => DateTime.isGreaterThan(b.notAfter, a.notAfter) ? b : a))
     : Option.none()
