@@ -163,8 +163,16 @@ const exchange = Effect.fnUntraced(function*(
   const context = yield* Effect.context<never>()
   const now = Effect.runSyncWith(context)
   return yield* Effect.callback<Exchanged, NetError>((resume) => {
+    /** Ends what still sends, receives or decodes. */
+    const ending = new AbortController()
+    // Ended first: whoever is resumed goes on at once, and what is ended tells of errors of its own.
+    const settle = (result: Effect.Effect<Exchanged, NetError>) => {
+      if (ending.signal.aborted) return
+      ending.abort()
+      resume(result)
+    }
     const fail = (error: NodeJS.ErrnoException) =>
-      resume(Effect.fail(
+      settle(Effect.fail(
         isHttp2(error)
           ? failure(target, "answer")(Object.assign(error, { code: "NO_APPLICATION_PROTOCOL" }))
           : failure(target, "answer")(error)
@@ -189,12 +197,13 @@ const exchange = Effect.fnUntraced(function*(
         }
       })
       outgoing.on("error", fail)
+      ending.signal.addEventListener("abort", () => outgoing.destroy())
       outgoing.once("response", (incoming) => {
         const firstByte = DateTime.distance(sent, now(DateTime.now))
         const chunks: Array<Buffer> = []
         let size = 0
         const answer = (truncated: boolean) =>
-          resume(Effect.succeed({
+          settle(Effect.succeed({
             status: incoming.statusCode ?? 0,
             headers: incoming.headers,
             body: Buffer.concat(chunks).subarray(0, maximumBody),
@@ -203,19 +212,22 @@ const exchange = Effect.fnUntraced(function*(
           }))
         const hasBody = method !== "HEAD" && incoming.statusCode !== 204 && incoming.statusCode !== 304
         const decoder = hasBody ? decoderOf(incoming.headers["content-encoding"]) : undefined
+        // A decoder goes on with what it has, which may be a thousand times as much, after its source has ended.
+        ending.signal.addEventListener("abort", () => {
+          incoming.destroy()
+          decoder?.destroy()
+        })
         const content = decoder === undefined ? incoming : incoming.pipe(decoder)
         content.on("data", (chunk: Buffer) => {
+          if (ending.signal.aborted) return
           chunks.push(chunk)
           size += chunk.length
-          if (size <= maximumBody) return
-          answer(true)
-          incoming.destroy()
+          if (size > maximumBody) answer(true)
         })
         decoder?.on("error", ({ message }) => {
           fail(Object.assign(new Error(`the body is not ${incoming.headers["content-encoding"]}: ${message}`), {
             code: "ERR_HTTP_CONTENT_ENCODING"
           }))
-          incoming.destroy()
         })
         incoming.on("error", fail)
         incoming.once(
@@ -230,6 +242,7 @@ const exchange = Effect.fnUntraced(function*(
       const code = error instanceof Error && "code" in error ? String(error.code) : "ERR_INVALID_REQUEST"
       fail(Object.assign(new Error("the request cannot be sent as HTTP"), { code }))
     }
+    return Effect.sync(() => ending.abort())
   })
 })
 
