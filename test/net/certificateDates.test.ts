@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Option } from "effect"
 import { service as httpCall } from "../../src/infra/net/HttpCallNode.ts"
 import { service as tlsPeer } from "../../src/infra/tls/TlsPeerNode.ts"
+import { validityOf } from "../../src/infra/tls/validity.ts"
 import { ofBundle } from "../../src/probes/kubernetes/certExpiry.ts"
 import { mint, undated } from "../clusters/Mint.ts"
 import { tlsServer } from "../clusters/TlsServer.ts"
@@ -46,6 +47,22 @@ describe("a certificate with a date that is none", () => {
       assert.deepStrictEqual(ofBundle(undated(cert) + cert), ofBundle(cert))
       assert.isTrue(Option.isSome(ofBundle(cert)))
     }))
+})
+
+describe("the validity of a certificate", () => {
+  it("is not what Node makes of a date that cannot be read", () => {
+    const date = new Date("2026-01-01T00:00:00Z")
+    const text = "Jan  1 00:00:00 2026 GMT"
+    const good = { validFrom: text, validFromDate: date, validTo: text, validToDate: date }
+    assert.isTrue(Option.isSome(validityOf(good)))
+    for (
+      const bad of [
+        { ...good, validTo: "Bad time value" },
+        { ...good, validFrom: "Bad time value" },
+        { ...good, validToDate: new Date(Number.NaN) }
+      ]
+    ) assert.deepStrictEqual(validityOf(bad), Option.none())
+  })
 })
 
 describe("a certificate without a subject", () => {
