@@ -162,9 +162,11 @@ export const fromFindings = (options: {
   readonly startedAt: Report["startedAt"]
   readonly duration: number
 }): Report => {
-  const findings = Array.sort(options.findings.map(apart), findingOrder).map(cleanFinding)
+  const all = Array.sort(options.findings.map(apart), findingOrder)
+  // Cleaning costs more than all else, so only what is kept is cleaned; the worst is among it.
+  const findings = all.slice(0, MAX_FINDINGS).map(cleanFinding)
   const first = findings.find(isDecisive)
-  const others = findings.filter(isDecisive).length - 1
+  const others = all.filter(isDecisive).length - 1
   return {
     checker: options.checker,
     status: first?.status ?? "PASS",
@@ -172,8 +174,8 @@ export const fromFindings = (options: {
     message: first === undefined
       ? cleanMessage(options.summary)
       : cleanMessage(others > 0 ? `${first.message} (and ${others} more)` : first.message),
-    findings: findings.slice(0, MAX_FINDINGS),
-    truncated: Math.max(0, findings.length - MAX_FINDINGS),
+    findings,
+    truncated: all.length - findings.length,
     startedAt: options.startedAt,
     // A clock that was set back meanwhile must not cost the report.
     duration: Math.max(0, options.duration)

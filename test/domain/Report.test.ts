@@ -38,6 +38,27 @@ describe("a report", () => {
     })
   })
 
+  it("cleans no more findings than it keeps", () => {
+    let read = 0
+    const counted = Array.from({ length: MAX_FINDINGS + 200 }, (_, number): Finding => ({
+      status: "ERROR",
+      code: "SAYS_ERROR",
+      blame: "target",
+      subject: { kind: "Pod", name: String(number).padStart(4, "0") },
+      get message() {
+        read++
+        return "token=secret"
+      }
+    }))
+    const { findings, message, truncated } = report(...counted.toReversed())
+    assert.strictEqual(read, MAX_FINDINGS)
+    assert.deepStrictEqual({ message, truncated }, { message: "token=REDACTED (and 249 more)", truncated: 200 })
+    assert.deepStrictEqual(
+      findings.map(({ subject }) => Number(subject?.name)),
+      Array.from({ length: MAX_FINDINGS }, (_, number) => number)
+    )
+  })
+
   it("carries the worst finding and how many agree that something is wrong", () => {
     const { blame, code, message, status } = report(finding("WARN"), finding("PASS"), finding("ERROR"))
     assert.deepStrictEqual({ blame, code, message, status }, {
