@@ -1,6 +1,7 @@
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import * as Https from "node:https"
+import { flatten } from "../../src/infra/kube/flatten.ts"
 import * as KubeHttp from "../../src/infra/kube/http/KubeHttp.ts"
 import { reasonOfAnswer, reasonOfNetwork } from "../../src/infra/kube/http/reason.ts"
 import { Kube } from "../../src/infra/kube/Kube.ts"
@@ -65,6 +66,16 @@ describe("the reason of a failure", () => {
     const old = reasonOfAnswer({ status: 404, body: "404 page not found\n" })
     assert.strictEqual(old._tag === "NotFound" && old.what, "resource")
   })
+
+  it("is found in time proportional to the answer", () => {
+    // Each of these took minutes when a pattern tried every place of the whole.
+    const page = reasonOfAnswer({ status: 500, body: "<".repeat(1_000_000) })
+    assert.strictEqual(page._tag, "ServerFault")
+    const message = "User \"\" (groups=".repeat(200_000)
+    const refused = reasonOfAnswer({ status: 403, body: JSON.stringify({ kind: "Status", code: 403, message }) })
+    assert.strictEqual(refused._tag, "Forbidden")
+    assert.strictEqual(flatten({ message: `a${" ".repeat(1_000_000)}b\n\n  c` }), `a${" ".repeat(1_000_000)}b c`)
+  }, 5_000)
 
   it("waits for admission plugins that are still starting", () => {
     const reason = reasonOfAnswer({

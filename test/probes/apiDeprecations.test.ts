@@ -33,6 +33,11 @@ describe("reading what was requested", () => {
       [[{ b: "}\\\"", c: "1,2" }, 7], [{ b: "x" }, NaN]]
     ))
 
+  it("reads a line of anything in time proportional to it, and none that is no sample's length", () => {
+    assert.deepStrictEqual(samplesOf(`a{${"b".repeat(60_000)}} 1\n`, "a"), [[{}, 1]])
+    assert.deepStrictEqual(samplesOf(`a{${"b".repeat(1_000_000)}} 1\na{c="d"} 2`, "a"), [[{ c: "d" }, 2]])
+  }, 5_000)
+
   it("takes requests and removals from an API server's metrics", () =>
     assert.deepStrictEqual(requestedOf(METRICS), [
       { group: "flow.k8s.io", version: "v1beta3", resource: "flows", removed: "1.36", requests: 7 },

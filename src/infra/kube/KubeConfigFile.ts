@@ -15,6 +15,7 @@ import * as authProvider from "./credentials/authProvider.ts"
 import * as execPlugin from "./credentials/execPlugin.ts"
 import { REREAD, REREAD_CERTIFICATES, readFile, readToken } from "./credentials/material.ts"
 import * as proxy from "./credentials/proxy.ts"
+import { flatten } from "./flatten.ts"
 import type { CredentialsUnavailable, Identity, KubeConnection, TlsSettings } from "./KubeConnection.ts"
 import { flag, listOf, maybe, part } from "./KubeResource.ts"
 
@@ -253,7 +254,7 @@ const parse = Effect.fnUntraced(function*(path: string, source: string) {
   })
   const decoded = yield* Effect.mapError(
     decodeFile({ file }),
-    (issue) => new KubeConfigInvalid({ path, detail: issue.message.replaceAll(/\s*\n\s*/g, " ") })
+    (issue) => new KubeConfigInvalid({ path, detail: flatten(issue) })
   )
   return decoded.file
 })
@@ -270,7 +271,7 @@ const connect = Effect.fnUntraced(function*(
 > {
   const invalid = (entry: Entry, detail: string) => new KubeConfigInvalid({ path: entry.path, detail })
   const issueOf = (entry: Entry, what: string) => (issue: { readonly message: string }) =>
-    invalid(entry, `${what}: ${issue.message.replaceAll(/\s*\n\s*/g, " ")}`)
+    invalid(entry, `${what}: ${flatten(issue)}`)
   const cluster = yield* Effect.mapError(
     decodeCluster(Redacted.value(clusterEntry.value) ?? {}),
     issueOf(clusterEntry, `the cluster ${context.cluster}`)

@@ -59,6 +59,8 @@ const METRICS = "/metrics"
 const VERSION = "/version"
 /** Some MiB, and a few dozen in large clusters with many kinds. */
 const MAXIMUM_METRICS = 64 * 1024 * 1024
+/** UTF-16 code units of a sample; its labels are names of an API, so those of the API server have some hundred. */
+const MAXIMUM_LINE = 64 * 1024
 /** As many as k8s.api.health asks. */
 const MAXIMUM_REPLICAS = 16
 /** Some at a time, since each answer is large. */
@@ -91,9 +93,9 @@ export const samplesOf = (text: string, metric: string): ReadonlyArray<readonly 
     const isStart = from === 0 || text[from - 1] === "\n"
     from += line.length
     const close = line.lastIndexOf("}")
-    if (!isStart || close < 0) continue
+    if (!isStart || close < 0 || line.length > MAXIMUM_LINE) continue
     const labels = Object.fromEntries(
-      [...line.slice(start.length, close).matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)].map(([, name = "", value = ""]) =>
+      [...line.slice(start.length, close).matchAll(/\b(\w+)="((?:[^"\\]|\\.)*)"/g)].map(([, name = "", value = ""]) =>
         [name, value] as const
       )
     )
@@ -304,7 +306,10 @@ export const apiDeprecations = Probe.make("k8s.api.deprecations", {
       read(VERSION),
       kube.list(CustomResourceDefinition)
     ], { concurrency: 3 })
-    const release = Option.map(decodeVersion(version), ({ major, minor }) => `${major}.${minor.replace(/\D+$/, "")}`)
+    const release = Option.map(
+      decodeVersion(version),
+      ({ major, minor }) => `${major}.${/^\d*/.exec(minor)?.[0] ?? ""}`
+    )
     if (Option.isNone(release)) {
       return yield* checkerCodes.UNEXPECTED_ANSWER.fail({ message: `${VERSION} of ${kube.server} names no version` })
     }

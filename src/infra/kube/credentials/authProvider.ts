@@ -3,6 +3,7 @@
  * @kubernetes/client-node, loaded only then: `docs/decisions/0006-kubeconfig.md`.
  */
 import { Clock, Duration, Effect, Exit, Option, Redacted, Ref, Schema } from "effect"
+import { flatten } from "../flatten.ts"
 import { CredentialsUnavailable } from "../KubeConnection.ts"
 import { maybe } from "../KubeResource.ts"
 import * as oidc from "./oidc.ts"
@@ -70,7 +71,7 @@ const byOidc = (options: AuthProvider, latest: Ref.Ref<Option.Option<oidc.OidcTo
   Effect.gen(function*() {
     const config = yield* Effect.mapError(
       decodeOidcConfig(options.provider.config ?? {}),
-      (issue) => fail(issue.message.replaceAll(/\s*\n\s*/g, " "))
+      (issue) => fail(flatten(issue))
     )
     const data = config["idp-certificate-authority-data"]
     const file = config["idp-certificate-authority"]

@@ -1,6 +1,7 @@
 /** `Kube` over HTTP: the Kubernetes API's verbs, paging, watches and errors. */
 import { Duration, Effect, Layer, Result, Schema, type Scope, Semaphore, Stream } from "effect"
 import { type HttpClientError, HttpClientRequest, type HttpClientResponse } from "effect/http"
+import { flatten } from "../flatten.ts"
 import {
   type DeleteOptions,
   Kube,
@@ -136,8 +137,6 @@ const acceptOf = (resource: AnyResource, as: "PartialObjectMetadata" | "PartialO
  * resolved, would address the collection or the namespace instead: a DELETE of that takes everything with it.
  */
 const isSegment = (name: string): boolean => name !== "" && name !== "." && name !== ".." && !/[/%]/.test(name)
-
-const flatten = (issue: { readonly message: string }): string => issue.message.replaceAll(/\s*\n\s*/g, " ")
 
 /** `299 - "text"`, any number of them (RFC 9111 section 5.5; KEP-1693). */
 const parseWarnings = (header: string | undefined): ReadonlyArray<string> =>

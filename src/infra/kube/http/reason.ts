@@ -45,6 +45,15 @@ const decodeStatus = Schema.decodeUnknownOption(Schema.fromJsonString(Status))
 /** Long enough for any message a person reads, short enough for a log line and a report. */
 const MAXIMUM_DETAIL = 2_000
 
+/** UTF-16 code units of a message in which the server's own words are looked for; they stand at its beginning. */
+const MAXIMUM_MATCHED = 8 * 1024
+
+/** UTF-16 code units of a page that is no `Status`, of which 200 are quoted once its tags are gone. */
+const MAXIMUM_PAGE = 64 * 1024
+
+/** What is wrong with an object's fields; the server names each field once. */
+const MAXIMUM_CAUSES = 64
+
 const bounded = (text: string): string => text.length > MAXIMUM_DETAIL ? quote(text, MAXIMUM_DETAIL) : text
 
 /**
@@ -59,17 +68,18 @@ const bounded = (text: string): string => text.length > MAXIMUM_DETAIL ? quote(t
  */
 const admission = (message: string): AdmissionDenied | undefined => {
   const detail = bounded(message)
-  const denied = /admission webhook "([^"]+)" denied the request/.exec(message)
+  const text = message.slice(0, MAXIMUM_MATCHED)
+  const denied = /admission webhook "([^"]+)" denied the request/.exec(text)
   if (denied !== null) return new AdmissionDenied({ kind: "webhook-denied", by: denied[1], detail })
-  const failed = /failed calling webhook "([^"]+)"/.exec(message)
+  const failed = /failed calling webhook "([^"]+)"/.exec(text)
   if (failed !== null) return new AdmissionDenied({ kind: "webhook-failed", by: failed[1], detail })
-  const policy = /AdmissionPolicy '([^']+)' with binding '[^']*' denied request/.exec(message)
+  const policy = /AdmissionPolicy '([^']+)' with binding '[^']*' denied request/.exec(text)
   if (policy !== null) return new AdmissionDenied({ kind: "policy", by: policy[1], detail })
-  const quota = /is forbidden: (?:exceeded|failed) quota: ([^,:\s]+)/.exec(message)
+  const quota = /is forbidden: (?:exceeded|failed) quota: ([^,:\s]+)/.exec(text)
   if (quota !== null) return new AdmissionDenied({ kind: "quota", by: quota[1], detail })
-  const security = /is forbidden: violates PodSecurity "([^"]+)"/.exec(message)
+  const security = /is forbidden: violates PodSecurity "([^"]+)"/.exec(text)
   if (security !== null) return new AdmissionDenied({ kind: "pod-security", by: security[1], detail })
-  return /is forbidden: unable to create new content in namespace \S+ because it is being terminated/.test(message)
+  return /is forbidden: unable to create new content in namespace \S+ because it is being terminated/.test(text)
     ? new AdmissionDenied({ kind: "namespace-terminating", detail })
     : undefined
 }
@@ -79,7 +89,7 @@ const AUTHORIZATION = /\b[Uu]ser "([^"]*)"(?: \(groups=[^)]*\))? (?:cannot|is at
 
 const forbidden = (status: Status, message: string, retryAfter: number | undefined): KubeErrorReason => {
   const detail = bounded(message)
-  const user = AUTHORIZATION.exec(message)?.[1]
+  const user = AUTHORIZATION.exec(message.slice(0, MAXIMUM_MATCHED))?.[1]
   if (user !== undefined) return new Forbidden({ detail, user })
   // The server's own plugins are still starting (apiserver admission/initializer): waiting helps.
   if (message.includes("not yet ready to handle request")) {
@@ -118,7 +128,7 @@ export const reasonOfStatus = (code: number, status: Status, retryAfterHeader?: 
     (status.details.retryAfterSeconds > 0 ? status.details.retryAfterSeconds * 1000 : undefined)
   const refused = code >= 400 ? admission(message) : undefined
   if (refused !== undefined) return refused
-  const causes = status.details.causes.map((cause) => {
+  const causes = status.details.causes.slice(0, MAXIMUM_CAUSES).map((cause) => {
     const said = cause.message ?? cause.reason ?? "invalid"
     return bounded(cause.field === undefined ? said : `${cause.field}: ${said}`)
   })
@@ -145,7 +155,7 @@ export const reasonOfStatus = (code: number, status: Status, retryAfterHeader?: 
 
 /** An answer without a `Status`: an old path (`404 page not found`), a proxy, a login page, or not Kubernetes at all. */
 const reasonOfForeign = (status: number, body: string, retryAfter: number | undefined): KubeErrorReason => {
-  const text = body.replaceAll(/<[^>]*>/g, " ").replaceAll(/\s+/g, " ").trim()
+  const text = body.slice(0, MAXIMUM_PAGE).replaceAll(/<[^<>]*>/g, " ").replaceAll(/\s+/g, " ").trim()
   const detail = text === "" ? "no explanation" : quote(text, 200)
   switch (status) {
     case 401:
