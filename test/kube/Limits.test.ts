@@ -94,6 +94,56 @@ describe("streams", () => {
     }), 5_000)
 })
 
+describe("a list that does not end", () => {
+  const page = (token: string, names: ReadonlyArray<string>) =>
+    FaultServer.answer(200, {
+      metadata: { resourceVersion: "1", continue: token },
+      items: names.map((name) => ({ metadata: { name, namespace: "default" } }))
+    })
+  const listed = Effect.fnUntraced(function*(script: ReadonlyArray<FaultServer.Answer>, maximum?: number) {
+    const server = yield* FaultServer.make
+    server.script(script)
+    const kube = yield* KubeHttp.make(server.connection, { pageSize: 2 })
+    return { kube: kube.list(ConfigMap, { maximum }), asked: server.asked }
+  })
+
+  it.effect("fails when a page continues where it began", () =>
+    Effect.gen(function*() {
+      const { asked, kube } = yield* listed([page("a", ["x"])])
+      assert.include((yield* Effect.flip(kube)).message, "continues where it began")
+      assert.lengthOf(asked, 2)
+    }))
+
+  it.effect("fails when page after page is empty", () =>
+    Effect.gen(function*() {
+      const { asked, kube } = yield* listed(Array.from({ length: 100 }, (_, number) => page(`${number}`, [])))
+      assert.include((yield* Effect.flip(kube)).message, "16 pages in a row are empty")
+      assert.lengthOf(asked, 16)
+    }))
+
+  it.effect("fails when pages hold next to nothing", () =>
+    Effect.gen(function*() {
+      const { asked, kube } = yield* listed(
+        Array.from({ length: 100 }, (_, number) => page(`${number}`, number % 16 === 0 ? ["x"] : [])),
+        4
+      )
+      assert.include((yield* Effect.flip(kube)).message, "32 pages have 2 objects")
+      assert.lengthOf(asked, 32)
+    }))
+
+  it.effect("is none when some pages are empty or short", () =>
+    Effect.gen(function*() {
+      const { kube } = yield* listed([
+        page("1", []),
+        page("2", ["a"]),
+        ...Array.from({ length: 15 }, (_, number) => page(`${number + 3}`, [])),
+        page("18", ["b", "c"]),
+        page("", [])
+      ])
+      assert.deepStrictEqual((yield* kube).items.map(({ metadata }) => metadata.name), ["a", "b", "c"])
+    }))
+})
+
 describe("a list cut at its maximum", () => {
   it.effect("says so although the server does not count what is left", () =>
     Effect.gen(function*() {

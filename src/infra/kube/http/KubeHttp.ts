@@ -70,6 +70,10 @@ const STREAM_WAIT = Duration.seconds(10)
 const MAXIMUM_REQUESTS = 16
 /** How often a list starts again because its continue token expired. */
 const LIST_RESTARTS = 2
+/** Empty pages one after the other that promise more. A server may give one now and then, as when objects go meanwhile. */
+const MAXIMUM_EMPTY_PAGES = 16
+/** Pages may be as much smaller than asked for, on average: an aggregated server has a limit of its own. */
+const SHORTEST_PAGES = 16
 const WATCH_TIMEOUT = Duration.minutes(5)
 
 const Page = Schema.fromJsonString(Schema.Struct({
@@ -332,7 +336,10 @@ export const fromTransport = Effect.fnUntraced(function*(target: {
     const maximum = selection?.maximum ?? MAXIMUM_ITEMS
     const items: Array<A> = []
     let from: string | undefined
-    while (true) {
+    let empty = 0
+    const nonsense = (issue: string) => fail(call, new Undecodable({ issue: `the list does not end: ${issue}` }))
+    const most = SHORTEST_PAGES * Math.max(1, Math.ceil(maximum / pageSize))
+    for (let pages = 1;; pages++) {
       const text = yield* ask({
         call,
         method: "GET",
@@ -347,7 +354,9 @@ export const fromTransport = Effect.fnUntraced(function*(target: {
       })
       const page = yield* Effect.mapError(decodePage(text), undecodable(call))
       for (const item of page.items) items.push(yield* Effect.fromResult(decodeObject(call, resource, item)))
+      const before = from
       from = page.metadata.continue === "" ? undefined : page.metadata.continue
+      empty = page.items.length === 0 ? empty + 1 : 0
       if (from === undefined || items.length >= maximum) {
         return {
           items,
@@ -356,6 +365,9 @@ export const fromTransport = Effect.fnUntraced(function*(target: {
           remaining: Math.max(page.metadata.remainingItemCount, from === undefined ? 0 : 1)
         }
       }
+      if (from === before) return yield* nonsense("a page continues where it began")
+      if (empty >= MAXIMUM_EMPTY_PAGES) return yield* nonsense(`${empty} pages in a row are empty`)
+      if (pages >= most) return yield* nonsense(`${pages} pages have ${items.length} objects`)
     }
   })
 
