@@ -77,7 +77,7 @@ export type Capture =
   | { readonly header: string }
   | { readonly cookie: string }
 
-/** The first value a JSON path (RFC 9535) leads to; what is no text is taken as JSON. */
+/** The first value a JSON path (RFC 9535 without match(), search() and a second `..`) leads to; what is no text is taken as JSON. */
 export const json = (path: string): Capture => ({ json: path })
 
 /** The first group of a regular expression (RE2) in the body, or the whole match when it has no group. */

@@ -69,7 +69,7 @@ const Expression = Schema.String.check(Schema.isMaxLength(1024))
 
 /** What is expected of one value of a JSON answer: that it is there, equals a value, or matches an expression. */
 export const JsonExpectation = Schema.Struct({
-  path: Expression.annotate({ description: "RFC 9535, such as $.status." }),
+  path: Expression.annotate({ description: "RFC 9535 without match(), search() and a second `..`, such as $.status." }),
   equals: Schema.optionalKey(Schema.Json),
   matches: Schema.optionalKey(Expression)
 })

@@ -2,10 +2,13 @@
  * Regular expressions and JSON paths of configurations.
  *
  * Expressions are those of RE2 (https://github.com/google/re2/wiki/Syntax), which take time in proportion to the text: an
- * answer must not be able to stop the prober. Paths are those of RFC 9535. Both libraries are loaded when first used.
+ * answer must not be able to stop the prober. For the same reason paths are those of RFC 9535 without what takes more: its
+ * functions `match()` and `search()`, whose expressions are JavaScript's here, and a second `..`. Both libraries are loaded
+ * when first used.
  */
-import { Effect, Schema } from "effect"
+import { Effect, Option, Schema } from "effect"
 import type { JsonValue } from "jsonpath-rfc9535"
+import { isDeeperThan } from "../../domain/depth.ts"
 import { checkerCodes } from "../CheckerCodes.ts"
 import type { TargetFault } from "../Codes.ts"
 
@@ -36,6 +39,33 @@ export type Walk = (document: Schema.Json) => { readonly value: Schema.Json } | 
 
 const isJson = Schema.is(Schema.Json)
 
+/** Lists and objects in each other; the library walks them by recursion. Answers of APIs have a tenth of it. */
+const MAXIMUM_DEPTH = 256
+
+/** Parts of a path: all nodes of its syntax tree, found without recursion. */
+const partsOf = (tree: object): ReadonlyArray<object> => {
+  const parts: Array<object> = [tree]
+  for (const part of parts) {
+    for (const child of Object.values(part)) if (typeof child === "object" && child !== null) parts.push(child)
+  }
+  return parts
+}
+
+/** Why a path could take more time than an answer deserves, if it could. */
+const costOf = (tree: object): string | undefined => {
+  const parts = partsOf(tree)
+  const type = (part: object): unknown => Reflect.get(part, "type")
+  const named = parts.filter((part) => type(part) === "FunctionExpr").map((part) => Reflect.get(part, "name"))
+  const slow = ["match", "search"].find((name) => named.includes(name))
+  if (slow !== undefined) {
+    return `${slow}() is not for paths here; give an expression as matches instead, which looks at what the path leads to`
+  }
+  return parts.filter((part) => type(part) === "DescendantSegment").length > 1
+    ? "a path has `..` once at most; name the members in between"
+    : undefined
+}
+
+/** Compiles a path. A document nested more than 256 deep has nothing to find. */
 export const jsonPath = Effect.fnUntraced(function*(path: string): Effect.fn.Return<Walk, TargetFault> {
   const { default: parse, query } = yield* load(async () => {
     const [{ default: parse }, { query }] = await Promise.all([
@@ -44,12 +74,13 @@ export const jsonPath = Effect.fnUntraced(function*(path: string): Effect.fn.Ret
     ])
     return { default: parse, query }
   })
-  yield* Effect.try({ try: () => parse(path), catch: why }).pipe(
-    Effect.catch((detail) =>
-      checkerCodes.INVALID_CONFIG.fail({ message: `no JSON path (RFC 9535): ${JSON.stringify(path)}: ${detail}` })
-    )
-  )
+  const refuse = (detail: string) =>
+    checkerCodes.INVALID_CONFIG.fail({ message: `no JSON path (RFC 9535): ${JSON.stringify(path)}: ${detail}` })
+  const tree = yield* Effect.try({ try: () => parse(path), catch: why }).pipe(Effect.catch(refuse))
+  const cost = costOf(tree)
+  if (cost !== undefined) return yield* refuse(cost)
   return (document) => {
+    if (isDeeperThan(document, MAXIMUM_DEPTH)) return undefined
     // Declared mutable, and only read.
     const [value] = query(document as JsonValue, path)
     return isJson(value) ? { value } : undefined
@@ -58,5 +89,6 @@ export const jsonPath = Effect.fnUntraced(function*(path: string): Effect.fn.Ret
 
 const decodeDocument = Schema.decodeUnknownOption(Schema.fromJsonString(Schema.Json))
 
-/** A text as JSON, if it is. A byte order mark before it is left out, as parsers may do (RFC 8259, 8.1). */
-export const document = (text: string) => decodeDocument(text.replace(/^\uFEFF/u, ""))
+/** A text as JSON, if it is, and nested no more than 256 deep. A byte order mark before it is left out, as parsers may do (RFC 8259, 8.1). */
+export const document = (text: string) =>
+  Option.filter(decodeDocument(text.replace(/^\uFEFF/u, "")), (json) => !isDeeperThan(json, MAXIMUM_DEPTH))
