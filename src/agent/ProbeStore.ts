@@ -29,9 +29,8 @@ import * as Policy from "../domain/Policy.ts"
 import { HashMismatch, type RefusedProbe } from "../domain/rpc/Control.ts"
 import { Kube } from "../infra/kube/Kube.ts"
 import type { KubeError } from "../infra/kube/KubeError.ts"
-import { make as makeResource } from "../infra/kube/KubeResource.ts"
 import { ConfigMap } from "../infra/kube/resources/core.ts"
-import { Probe } from "../infra/kube/resources/kubeprober.ts"
+import { UnreadProbe } from "../infra/kube/resources/kubeprober.ts"
 import type { AnyProbe } from "../probes/Probe.ts"
 
 /** The set could not be kept. */
@@ -65,7 +64,7 @@ const sha256 = (text: string): string => createHash("sha256").update(text).diges
 
 /** On Probes that came from the master. Others are people's own, and are left alone. */
 export const DESIRED_LABELS = { "app.kubernetes.io/managed-by": "kubeprober", "kubeprober.io/desired": "true" } as const
-const isDesired = ({ metadata: { labels } }: AnyProbeObject): boolean =>
+const isDesired = ({ metadata: { labels } }: UnreadProbe): boolean =>
   Object.entries(DESIRED_LABELS).every(([name, value]) => labels?.[name] === value)
 
 /** Where the hash of the applied set is written down, for the agent that comes after this one. */
@@ -172,21 +171,10 @@ const makeMemory = Effect.fnUntraced(function*({ available }: ProbeStoreOptions)
   })
 })
 
-/** With the spec unread: one Probe that cannot be read must not hide the others. */
-const AnyProbeResource = makeResource({
-  group: Probe.group,
-  version: Probe.version,
-  kind: Probe.kind,
-  plural: Probe.plural,
-  scope: Probe.scope,
-  fields: { spec: Schema.optionalKey(Schema.Unknown) }
-})
-type AnyProbeObject = typeof AnyProbeResource.object.Type
-
 const decodeSpec = Schema.decodeUnknownResult(ProbeSpec)
 const encodeSpec = Schema.encodeSync(ProbeSpec)
 
-const storedOf = ({ metadata, spec }: AnyProbeObject): StoredProbe => {
+const storedOf = ({ metadata, spec }: UnreadProbe): StoredProbe => {
   const decoded = decodeSpec(spec)
   return {
     namespace: metadata.namespace ?? "",
@@ -218,7 +206,7 @@ const makeKubernetes = Effect.fnUntraced(
     const failed = (error: KubeError) => new ProbeStoreError({ detail: error.message })
 
     const applyProbe = (probe: DesiredProbe) =>
-      kube.apply(AnyProbeResource, {
+      kube.apply(UnreadProbe, {
         metadata: { name: probe.name, namespace, labels: DESIRED_LABELS },
         spec: encodeSpec(probe.spec)
       }, { force: true }).pipe(
@@ -230,7 +218,7 @@ const makeKubernetes = Effect.fnUntraced(
       )
 
     const converge = Effect.fnUntraced(function*(hash: ContentHash, desired: DesiredSet) {
-      const { items } = yield* kube.list(AnyProbeResource, { namespace })
+      const { items } = yield* kube.list(UnreadProbe, { namespace })
       const ours = items.filter(isDesired)
       const foreign = items.filter((item) => !isDesired(item))
       const theirs = new Set(foreign.map(({ metadata }) => metadata.name))
@@ -255,7 +243,7 @@ const makeKubernetes = Effect.fnUntraced(
       yield* Effect.forEach(
         ours.filter(({ metadata }) => !staying.has(metadata.name ?? "")),
         ({ metadata }) =>
-          kube.delete(AnyProbeResource, { name: metadata.name ?? "", namespace }, {
+          kube.delete(UnreadProbe, { name: metadata.name ?? "", namespace }, {
             propagationPolicy: "Background",
             ...(metadata.uid === undefined ? {} : { uid: metadata.uid })
           }).pipe(
@@ -272,7 +260,7 @@ const makeKubernetes = Effect.fnUntraced(
 
     const follow = Effect.suspend(() => {
       const objects = new Map<string, StoredProbe>()
-      return kube.reflect(AnyProbeResource, { namespace }).pipe(
+      return kube.reflect(UnreadProbe, { namespace }).pipe(
         Stream.runForEach((event) => {
           if (event._tag === "Synced") {
             objects.clear()

@@ -243,6 +243,21 @@ const make = Effect.fnUntraced(function*({ available, profile }: SchedulerOption
     }
   }, Effect.scoped)
 
+  /** Follows the Probe, unless that is what its fiber does. */
+  const schedule = Effect.fnUntraced(function*(key: string, probe: StoredProbe) {
+    const known = following.get(key)
+    following.delete(key)
+    const digest = probe.fault ?? digestOf(probe)
+    following.set(key, { digest, uid: probe.uid })
+    if (known?.digest === digest && known.uid === probe.uid) return
+    if (!running.has(key)) running.set(key, Semaphore.makeUnsafe(1))
+    yield* FiberMap.run(
+      fibers,
+      key,
+      Effect.catchCause(follow(probe, digest), (cause) => Effect.logError("the schedule of a Probe broke", cause))
+    )
+  })
+
   const reconcile = Effect.fnUntraced(function*(probes: ReadonlyArray<StoredProbe>) {
     const wanted = new Map(probes.map((probe) => [keyOf(probe), probe]))
     for (const key of [...following.keys()].filter((known) => !wanted.has(known))) {
@@ -253,18 +268,12 @@ const make = Effect.fnUntraced(function*({ available, profile }: SchedulerOption
     yield* standings.retain(probes)
     yield* writer.retain(probes)
     for (const [key, probe] of wanted) {
-      const digest = probe.fault ?? digestOf(probe)
-      const known = following.get(key)
-      if (known?.digest === digest && known.uid === probe.uid) continue
-      following.set(key, { digest, uid: probe.uid })
-      if (!running.has(key)) running.set(key, Semaphore.makeUnsafe(1))
-      yield* FiberMap.run(
-        fibers,
-        key,
-        Effect.catchCause(
-          follow(probe, digest),
-          (cause) => Effect.logError("the schedule of a Probe broke", cause)
-        ).pipe(Effect.annotateLogs({ probe: key }))
+      // One that breaks must not keep the others from their schedules.
+      yield* schedule(key, probe).pipe(
+        Effect.catchCause((cause) =>
+          Effect.andThen(Effect.logError("a Probe could not be scheduled", cause), FiberMap.remove(fibers, key))
+        ),
+        Effect.annotateLogs({ probe: key })
       )
     }
   })

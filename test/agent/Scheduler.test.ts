@@ -1,9 +1,9 @@
 /** When runs start, on a clock that the test moves. In place of running a Probe, its start is written down. */
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Duration, Effect, Layer, Ref, type Scope } from "effect"
+import { DateTime, Duration, Effect, Layer, Ref, References, type Schema, type Scope, SubscriptionRef } from "effect"
 import { TestClock } from "effect/testing"
 import { Execution, type RunRequest } from "../../src/agent/Execution.ts"
-import { ProbeStore } from "../../src/agent/ProbeStore.ts"
+import { ProbeStore, type StoredProbe } from "../../src/agent/ProbeStore.ts"
 import * as Scheduler from "../../src/agent/Scheduler.ts"
 import { Standings } from "../../src/agent/Standings.ts"
 import { StatusWriter } from "../../src/agent/StatusWriter.ts"
@@ -309,6 +309,42 @@ const checksOf = (first: string, ...others: ReadonlyArray<string>): Pick<ProbeSp
 const hourly = (first: string, ...others: ReadonlyArray<string>): ProbeSpec => ({
   ...checksOf(first, ...others),
   policy: { interval: Duration.hours(1) }
+})
+
+describe("a Probe that breaks", () => {
+  it.effect("does not keep the others from their schedules, and runs itself once it is mended", () =>
+    Effect.gen(function*() {
+      const stored = (name: string, nested?: Schema.Json): StoredProbe => ({
+        namespace: "n",
+        name,
+        spec: {
+          checks: [{ name: "it", use: "test.check", ...(nested === undefined ? {} : { with: { nested } }) }],
+          policy: { interval: Duration.seconds(60) }
+        }
+      })
+      const deep: Schema.Json = JSON.parse("[".repeat(50_000) + "]".repeat(50_000))
+      const probes = yield* SubscriptionRef.make<ReadonlyArray<StoredProbe>>([stored("a")])
+      const store = Layer.succeed(ProbeStore, {
+        applied: Effect.succeedNone,
+        apply: () => Effect.succeed([]),
+        probes: SubscriptionRef.changes(probes)
+      })
+      const agent = yield* Effect.provide(start(), store)
+      yield* pass("10 seconds")
+      yield* SubscriptionRef.set(probes, [stored("evil", deep), stored("a"), stored("b")])
+      yield* pass("10 seconds")
+      yield* SubscriptionRef.set(probes, [stored("evil", deep), stored("a"), stored("c")])
+      yield* pass("10 seconds")
+      for (const name of ["a", "c"]) assert.lengthOf(yield* agent.of(name), 1, name)
+      assert.lengthOf(yield* agent.of("evil"), 0)
+      yield* SubscriptionRef.set(probes, [stored("evil", [])])
+      yield* pass("10 seconds")
+      assert.lengthOf(yield* agent.of("evil"), 1)
+    }).pipe(
+      Effect.scoped,
+      Effect.provide(Layer.suspend(() => Layer.fresh(Standings.layerMemory))),
+      Effect.provideService(References.MinimumLogLevel, "None")
+    ))
 })
 
 describe("changes", () => {

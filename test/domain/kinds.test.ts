@@ -93,6 +93,30 @@ describe("manifests", () => {
     }))
 })
 
+describe("a Probe nested without end", () => {
+  const nested = (depth: number): unknown => JSON.parse(`${"{\"a\":".repeat(depth)}1${"}".repeat(depth)}`)
+
+  it.effect("is refused, and what of it is said", () =>
+    Effect.gen(function*() {
+      const containers = [{ name: "c", image: "i" }]
+      for (const depth of [65, 2_000, 100_000]) {
+        for (
+          const [what, spec] of [
+            ["with of check \"deep\"", {
+              checks: [{ name: "flat", use: "a", with: { a: 1 } }, { name: "deep", use: "a", with: nested(depth) }]
+            }],
+            ["template", { template: { containers, other: nested(depth) } }],
+            ["template", { template: { containers: [{ ...containers[0], other: nested(depth) }] } }],
+            ["configs", { template: { containers }, configs: [{ env: [{ name: "e", valueFrom: nested(depth) }] }] }]
+          ] as const
+        ) {
+          assert.include(yield* refusal(ProbeSpec, spec), `${what} is nested more than 64 deep`)
+        }
+      }
+      yield* Schema.decodeUnknownEffect(ProbeSpec)({ checks: [{ name: "a", use: "a", with: nested(64) }] })
+    }))
+})
+
 describe("specs and statuses", () => {
   // Generators begin with all that is optional left out, which is no Probe, ProbeRun or Route: so these are assembled.
   const { checks: _checks, configs, policy, template: _template, ...ofAnyProbe } = ProbeSpec.fields

@@ -6,6 +6,7 @@
 import { Schema } from "effect"
 import { ClusterSelector } from "../ClusterSelector.ts"
 import * as Rule from "../crd/Rule.ts"
+import { isDeeperThan } from "../depth.ts"
 import { atLeast } from "../Duration.ts"
 import { ProbePolicy } from "../Policy.ts"
 import { ProbeLayer } from "../ProbeLayer.ts"
@@ -112,6 +113,32 @@ const Rollout = Schema.Struct({
   )
 })
 
+/**
+ * Lists and objects in each other, in what only a probe or the API server reads. Deeper is nothing anyone writes, and would
+ * exhaust the stack of what compares and sends specs. A CEL rule cannot say it.
+ */
+const MAX_DEPTH = 64
+
+const tooDeep = (what: string): string => `${what} is nested more than ${MAX_DEPTH} deep; make it flatter`
+
+const isShallow = Schema.makeFilter(
+  ({ checks = [], configs, template }: {
+    readonly checks?: ReadonlyArray<typeof Check.Type>
+    readonly configs?: unknown
+    readonly template?: unknown
+  }) => {
+    const deep = checks.find((check) => isDeeperThan(check.with, MAX_DEPTH))
+    return deep !== undefined
+      ? tooDeep(`with of check ${JSON.stringify(deep.name)}`)
+      : isDeeperThan(template, MAX_DEPTH)
+      ? tooDeep("template")
+      : isDeeperThan(configs, MAX_DEPTH)
+      ? tooDeep("configs")
+      : undefined
+  },
+  { toJsonSchema: () => ({}) }
+)
+
 /** What a Probe asks for. */
 export const ProbeSpec = Schema.Struct({
   layer: Schema.optionalKey(ProbeLayer.pipe(Rule.described(
@@ -135,7 +162,7 @@ export const ProbeSpec = Schema.Struct({
     "Clusters labelled probe/NAME: \"true\" run the probe as well."
   ))),
   rollout: Schema.optionalKey(Rollout.pipe(Rule.described("How the probe reaches its clusters.")))
-}).pipe(Rule.enforce([
+}).check(isShallow).pipe(Rule.enforce([
   {
     cel: "has(self.template) != has(self.checks)",
     message: "a Probe has checks (probes of the catalogue) or a template (a pod of your own), exactly one of the two",

@@ -1,5 +1,5 @@
 /** Our own kinds, as the API server holds them: the schemas of `src/domain/kinds`. */
-import type { Schema } from "effect"
+import { Schema } from "effect"
 import * as Domain from "../../../domain/kinds/Cluster.ts"
 import type { Kind } from "../../../domain/kinds/Kind.ts"
 import * as DomainProbe from "../../../domain/kinds/Probe.ts"
@@ -16,6 +16,17 @@ export type Cluster = typeof Cluster.object.Type
 
 export const Probe = resourceOf(DomainProbe.Probe)
 export type Probe = typeof Probe.object.Type
+
+/** With the spec unread: one Probe that cannot be read must not hide the others. Use it to follow or list Probes. */
+export const UnreadProbe = make({
+  group: Probe.group,
+  version: Probe.version,
+  kind: Probe.kind,
+  plural: Probe.plural,
+  scope: Probe.scope,
+  fields: { spec: Schema.optionalKey(Schema.Unknown) }
+})
+export type UnreadProbe = typeof UnreadProbe.object.Type
 
 export const ProbeStatus = resourceOf(DomainProbeStatus.ProbeStatus)
 export type ProbeStatus = typeof ProbeStatus.object.Type
