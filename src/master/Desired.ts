@@ -1,11 +1,24 @@
 /**
  * The fleet as it is wished for: Clusters and Probes, followed in memory, and what follows from them for each cluster.
  */
-import { Context, Deferred, Effect, HashMap, Layer, Option, Schedule, Stream, SubscriptionRef } from "effect"
+import {
+  Context,
+  Deferred,
+  Effect,
+  HashMap,
+  Layer,
+  Option,
+  Result,
+  Schedule,
+  Schema,
+  Stream,
+  SubscriptionRef
+} from "effect"
 import type { ClusterState } from "../domain/kinds/Cluster.ts"
+import { ProbeSpec } from "../domain/kinds/Probe.ts"
 import type { ReflectorEvent } from "../infra/kube/Kube.ts"
 import type { KubeObject, KubeResource } from "../infra/kube/KubeResource.ts"
-import { Cluster, Probe } from "../infra/kube/resources/kubeprober.ts"
+import { Cluster, UnreadProbe } from "../infra/kube/resources/kubeprober.ts"
 import { type Desired as DesiredOfCluster, desiredSetOf } from "./fleet/desiredSet.ts"
 import type { RegisteredCluster, RegisteredProbe } from "./Registry.ts"
 import { Resources, type ResourcesError } from "./Resources.ts"
@@ -48,7 +61,7 @@ export class Desired extends Context.Service<Desired, {
 
       const follow = Effect.fnUntraced(function*<A extends KubeObject, Known>(
         resource: KubeResource<A>,
-        read: (object: A) => readonly [string, Known],
+        read: (object: A) => Read<Known>,
         change: (state: State, how: (known: HashMap.HashMap<string, Known>) => HashMap.HashMap<string, Known>) => State,
         matters: (event: ReflectorEvent<A>, before: State) => boolean
       ) {
@@ -56,7 +69,18 @@ export class Desired extends Context.Service<Desired, {
         yield* resources.reflect(resource).pipe(
           Stream.runForEach(Effect.fnUntraced(function*(event) {
             const before = yield* SubscriptionRef.get(state)
-            yield* SubscriptionRef.update(state, (current) => change(current, apply(event, read)))
+            const reads = (event._tag === "Synced" ? event.items : [event.object]).map(read)
+            yield* SubscriptionRef.update(state, (current) => change(current, apply(event._tag, reads)))
+            if (event._tag !== "Deleted") {
+              yield* Effect.forEach(
+                reads,
+                ({ known, name }) =>
+                  Result.isFailure(known)
+                    ? Effect.logError(`${resource.kind} ${name} is left out, its spec is not valid: ${known.failure}`)
+                    : Effect.void,
+                { discard: true }
+              )
+            }
             if (matters(event, before)) yield* SubscriptionRef.update(version, (number) => number + 1)
             if (event._tag === "Synced") yield* Deferred.succeed(synced, undefined)
           })),
@@ -76,7 +100,7 @@ export class Desired extends Context.Service<Desired, {
           (event, before) => event._tag !== "Modified" || clusterMatters(event.object, before)
         ),
         follow(
-          Probe,
+          UnreadProbe,
           toProbe,
           (state, how) => ({ ...state, probes: how(state.probes), sets: new Map() }),
           (event, before) => event._tag !== "Modified" || probeMatters(event.object, before)
@@ -112,44 +136,58 @@ const retries = Schedule.min([Schedule.exponential("500 millis"), Schedule.space
 const sorted = <A extends { readonly name: string }>(items: Iterable<A>): ReadonlyArray<A> =>
   [...items].sort((a, b) => a.name < b.name ? -1 : a.name > b.name ? 1 : 0)
 
-const toCluster = ({ metadata, spec = {}, status = {} }: Cluster): readonly [string, KnownCluster] => {
-  const name = metadata.name ?? ""
-  return [name, { name, labels: metadata.labels ?? {}, spec, status }]
+/** An object as it is known, or why it cannot be: one of those must not hide the others. */
+interface Read<Known> {
+  readonly name: string
+  readonly known: Result.Result<Known, string>
 }
 
-const toProbe = ({ metadata, spec = {} }: Probe): readonly [string, RegisteredProbe] => {
-  const name = metadata.name ?? ""
-  return [name, { name, labels: metadata.labels ?? {}, generation: metadata.generation ?? 0, spec }]
+const clusterOf = ({ metadata, spec = {}, status = {} }: Cluster): KnownCluster => ({
+  name: metadata.name ?? "",
+  labels: metadata.labels ?? {},
+  spec,
+  status
+})
+
+const toCluster = (object: Cluster): Read<KnownCluster> => {
+  const cluster = clusterOf(object)
+  return { name: cluster.name, known: Result.succeed(cluster) }
 }
 
-const apply = <A extends KubeObject, Known>(
-  event: ReflectorEvent<A>,
-  read: (object: A) => readonly [string, Known]
-) =>
-(known: HashMap.HashMap<string, Known>): HashMap.HashMap<string, Known> => {
-  switch (event._tag) {
-    case "Synced":
-      return HashMap.fromIterable(event.items.map(read))
-    case "Added":
-    case "Modified": {
-      const [name, value] = read(event.object)
-      return HashMap.set(known, name, value)
-    }
-    case "Deleted":
-      return HashMap.remove(known, event.object.metadata.name ?? "")
+const decodeSpec = Schema.decodeUnknownResult(ProbeSpec)
+
+const toProbe = ({ metadata, spec }: UnreadProbe): Read<RegisteredProbe> => {
+  const { generation = 0, labels = {}, name = "" } = metadata
+  const decoded = spec === undefined ? Result.succeed<ProbeSpec>({}) : decodeSpec(spec)
+  return {
+    name,
+    known: Result.mapBoth(decoded, {
+      onSuccess: (spec) => ({ name, labels, generation, spec }),
+      onFailure: ({ message }) => message
+    })
   }
 }
+
+const apply =
+  <Known>(how: ReflectorEvent<KubeObject>["_tag"], reads: ReadonlyArray<Read<Known>>) =>
+  (before: HashMap.HashMap<string, Known>): HashMap.HashMap<string, Known> =>
+    reads.reduce(
+      (all, { known, name }) =>
+        how === "Deleted" || Result.isFailure(known)
+          ? HashMap.remove(all, name)
+          : HashMap.set(all, name, known.success),
+      how === "Synced" ? HashMap.empty<string, Known>() : before
+    )
 
 const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b)
 
 const clusterMatters = (object: Cluster, { clusters }: State): boolean => {
-  const [name, now] = toCluster(object)
-  const before = Option.getOrUndefined(HashMap.get(clusters, name))
+  const now = clusterOf(object)
+  const before = Option.getOrUndefined(HashMap.get(clusters, now.name))
   return before === undefined || !same(before.labels, now.labels) || !same(before.spec, now.spec)
 }
 
-const probeMatters = (object: Probe, { probes }: State): boolean => {
-  const [name, now] = toProbe(object)
+const probeMatters = ({ metadata: { generation = 0, labels = {}, name = "" } }: UnreadProbe, { probes }: State) => {
   const before = Option.getOrUndefined(HashMap.get(probes, name))
-  return before === undefined || before.generation !== now.generation || !same(before.labels, now.labels)
+  return before === undefined || before.generation !== generation || !same(before.labels, labels)
 }

@@ -15,6 +15,10 @@ const ANSWER_WITHIN = Duration.seconds(30)
 
 const retries = Schedule.min([Schedule.exponential("500 millis"), Schedule.spaced("1 minute")]).pipe(Schedule.jittered)
 
+/** What breaks once is looked at again with the next change. */
+const broke = ({ cluster }: Link) => (defect: unknown) =>
+  Effect.logError(`the Probes of ${cluster} could not be given out`, defect)
+
 /** How the distribution to one link stands. */
 interface Giving {
   /** Hash of the set that the agent was last given on this link. */
@@ -69,7 +73,7 @@ export const layer = Layer.effectDiscard(Effect.gen(function*() {
       yield* Stream.merge(desired.changes, Stream.fromQueue(again)).pipe(
         Stream.debounce(TOGETHER),
         // A newer wish ends the attempts to fulfil an older one.
-        Stream.switchMap(() => Stream.fromEffectDrain(give(link, giving))),
+        Stream.switchMap(() => Stream.fromEffectDrain(Effect.catchDefect(give(link, giving), broke(link)))),
         Stream.runDrain,
         Effect.ensuring(Effect.sync(() => served.get(link.cluster) === giving && served.delete(link.cluster)))
       )

@@ -129,8 +129,8 @@ const make = Effect.gen(function*() {
   yield* linkEvents.pipe(
     Stream.runForEach((event) =>
       LinkEvent.$match(event, {
-        Opened: ({ link }) => refresh(link.cluster),
-        Ended: ({ link }) => refresh(link.cluster)
+        Opened: ({ link }) => guarded(link.cluster, refresh(link.cluster)),
+        Ended: ({ link }) => guarded(link.cluster, refresh(link.cluster))
       })
     ),
     Effect.forkScoped
@@ -139,7 +139,10 @@ const make = Effect.gen(function*() {
     Stream.runForEach(() =>
       Effect.flatMap(
         names,
-        (all) => Effect.forEach(all, (name) => Effect.andThen(forgetUnwanted(name), refresh(name)), { discard: true })
+        (all) =>
+          Effect.forEach(all, (name) => guarded(name, Effect.andThen(forgetUnwanted(name), refresh(name))), {
+            discard: true
+          })
       )
     ),
     Effect.forkScoped
@@ -147,7 +150,7 @@ const make = Effect.gen(function*() {
   yield* Effect.gen(function*() {
     const now = DateTime.toEpochMillis(yield* DateTime.now)
     const due = [...entries].filter(([, { staleAt }]) => staleAt < now).map(([name]) => name)
-    yield* Effect.forEach(due, (name) => refresh(name), { discard: true })
+    yield* Effect.forEach(due, (name) => guarded(name, refresh(name)), { discard: true })
   }).pipe(Effect.repeat(Schedule.spaced(STALENESS)), Effect.forkScoped)
 
   const rowOf = Effect.fnUntraced(function*(cluster: string, filter: FleetFilter) {
@@ -191,6 +194,13 @@ const make = Effect.gen(function*() {
     })
   })
 })
+
+/** What breaks for one cluster must not keep the others from being shown as they are. */
+const guarded = (cluster: string, effect: Effect.Effect<void>) =>
+  Effect.catchCause(
+    effect,
+    (cause) => Effect.logError(`what is shown of cluster ${cluster} could not be brought up to date`, cause)
+  )
 
 const changeOf = (cluster: string, before: Cell | undefined, cell: Cell, at: DateTime.Utc): Transition => ({
   cluster,
