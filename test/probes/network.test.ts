@@ -340,24 +340,19 @@ layer(WorkerCluster.layer({ name: "network", nodes: 2 }), { excludeTestServices:
 
     it.effect("a pod of a Service that is ended while it is asked, as by a drain, is no fault of the Service", () =>
       Effect.gen(function*() {
-        const { kube, kubectl } = yield* TestCluster
+        const { kube } = yield* TestCluster
         const running = yield* Effect.forkChild(service({ programmedError: "5s" }))
         yield* eventually(
           kube.list(Service, { namespace: PROBE_NAMESPACE }),
           ({ items }) => items.some(({ metadata }) => metadata.name?.startsWith("service-") === true),
           { every: "20 millis" }
         )
-        const [pod = ""] = (yield* kubectl(
-          "get",
-          "pods",
-          "-n",
-          PROBE_NAMESPACE,
-          "-l",
-          "kubeprober.io/service",
-          "-o",
-          "jsonpath={.items[*].metadata.name}"
-        )).split(" ")
-        yield* kubectl("delete", "pod", pod, "-n", PROBE_NAMESPACE)
+        const { items: [behind] } = yield* kube.list(Pod, {
+          namespace: PROBE_NAMESPACE,
+          labelSelector: "kubeprober.io/service"
+        })
+        const pod = behind?.metadata.name ?? ""
+        yield* kube.delete(Pod, { name: pod, namespace: PROBE_NAMESPACE })
         const report = yield* Fiber.join(running)
         assert.strictEqual(`${report.status} ${report.code}`, "UNKNOWN WORKER_FAILED", JSON.stringify(report))
         assert.isTrue(report.findings.every(({ message }) => message.includes(pod)), JSON.stringify(report))
