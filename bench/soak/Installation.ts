@@ -97,13 +97,13 @@ const freePort = Effect.callback<number, Error>((resume) => {
   })
 })
 
-/** Everything runs until the scope ends. */
 export interface InstallationOptions {
   readonly nodes: number
   /** How many times more often than normally checks will run: the agent's budget is so many times the default one. */
   readonly rate: number
 }
 
+/** Everything runs until the scope ends. */
 export const make = Effect.fn("Installation.make")(function*(options: InstallationOptions) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
@@ -190,15 +190,8 @@ export const make = Effect.fn("Installation.make")(function*(options: Installati
   if (cluster.nodes.length > 0) yield* kustomize("nodes")
   yield* kustomize("agent")
   // Faults are of the last node: the agent must live to tell them.
-  const patch = {
-    spec: {
-      template: {
-        spec: {
-          nodeSelector: { "kubernetes.io/hostname": cluster.nodes[0]?.name }
-        }
-      }
-    }
-  }
+  const nodeSelector = { "kubernetes.io/hostname": cluster.nodes[0]?.name }
+  const patch = { spec: { template: { spec: { nodeSelector } } } }
   yield* kubectl("patch", "deployment", "kubeprober-agent", "-n", NAMESPACE, "-p", JSON.stringify(patch))
   yield* kubectl("rollout", "status", "deployment/kubeprober-agent", "-n", NAMESPACE, "--timeout=120s")
   if (cluster.nodes.length > 0) {

@@ -248,6 +248,10 @@ const command = Command.make(
       Flag.withDescription("Make ten faults, one after the other, instead")
     ),
     from: Flag.String("from").pipe(
+      Flag.filter(
+        (text) => faults.some(({ name }) => name.includes(text)),
+        () => `a part of one of these names: ${faults.map(({ name }) => name).join(", ")}`
+      ),
       Flag.withDescription("Only the first fault whose name has this in it, and those after it"),
       Flag.optional
     ),
@@ -275,11 +279,10 @@ const command = Command.make(
     const good = yield* settled(installation, observer, { checks, rate: options.rate })
     yield* Console.log(good === undefined ? "not all is good; going on" : `all good after ${good} s`)
 
-    const from = Option.getOrElse(options.from, () => "")
     const result = options.faults
       ? {
         faults: yield* Effect.forEach(
-          faults.slice(Math.max(0, faults.findIndex(({ name }) => name.includes(from)))),
+          faults.slice(faults.findIndex(({ name }) => name.includes(Option.getOrElse(options.from, () => "")))),
           (fault) =>
             Effect.tap(
               runFault(installation, observer, fault, { minutes: options.faultMinutes, checks, rate: options.rate }),

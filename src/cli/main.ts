@@ -2,7 +2,7 @@
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Cause, Effect, Exit, Runtime } from "effect"
 import * as Net from "node:net"
-import { ATTEMPT } from "../infra/net/attempt.ts"
+import { ADDRESS_ATTEMPT } from "../infra/net/addressAttempt.ts"
 import * as Kubeprober from "./Kubeprober.ts"
 
 /** Commands that run until they are told to end: that they were is no failure of theirs. */
@@ -16,7 +16,7 @@ const teardownOf = (command: string | undefined): Runtime.Teardown => (exit, onE
 /** Start with arguments (without node and script); sets the exit code when done. */
 export const run = (argv: ReadonlyArray<string>): void => {
   // Also for sockets that drivers make.
-  Net.setDefaultAutoSelectFamilyAttemptTimeout(ATTEMPT)
+  Net.setDefaultAutoSelectFamilyAttemptTimeout(ADDRESS_ATTEMPT)
   NodeRuntime.runMain(Kubeprober.run(argv).pipe(Effect.provide(NodeServices.layer)), {
     disableErrorReporting: true,
     teardown: teardownOf(argv[0])

@@ -1,6 +1,7 @@
 /** What is wrong with a probe's configuration, said for whoever wrote it. */
 import { Effect, Schema, SchemaAST, type SchemaIssue } from "effect"
 import * as EditDistance from "../domain/EditDistance.ts"
+import { flatten } from "../domain/flatten.ts"
 import type { AnyProbe } from "./Probe.ts"
 
 /** A field that nobody reads is a typing error that would silently leave a default in force. */
@@ -39,9 +40,9 @@ const pathText = (path: ReadonlyArray<PropertyKey>): string =>
   )
 
 /** One line: which field is not read, and which was meant; else what the schema says. */
-export const describe = ({ issue, message }: Schema.SchemaError): string => {
-  const unknown = unknownFieldOf(issue, [])
-  if (unknown === undefined) return message.replaceAll(/\n\s*/gu, " ")
+export const describe = (error: Schema.SchemaError): string => {
+  const unknown = unknownFieldOf(error.issue, [])
+  if (unknown === undefined) return flatten(error)
   const { known, path } = unknown
   const [near] = EditDistance.closest(String(path.at(-1)), known)
   return `unknown field \`${pathText(path)}\`${near === undefined ? "" : `; did you mean \`${near}\`?`}`

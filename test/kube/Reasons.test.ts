@@ -1,7 +1,7 @@
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import * as Https from "node:https"
-import { flatten } from "../../src/infra/kube/flatten.ts"
+import { flatten } from "../../src/domain/flatten.ts"
 import * as KubeHttp from "../../src/infra/kube/http/KubeHttp.ts"
 import { reasonOfAnswer, reasonOfNetwork } from "../../src/infra/kube/http/reason.ts"
 import { Kube } from "../../src/infra/kube/Kube.ts"

@@ -66,9 +66,7 @@ const makeElection = Effect.fnUntraced(function*(options: LeaderElectionOptions)
   const leaseSeconds = Math.ceil(Duration.toSeconds(Duration.fromInputUnsafe(options.leaseDuration ?? "15 seconds")))
   const renewDeadline = Duration.toMillis(Duration.fromInputUnsafe(options.renewDeadline ?? "10 seconds"))
   const retryPeriod = Duration.toMillis(Duration.fromInputUnsafe(options.retryPeriod ?? "2 seconds"))
-  const acquirePeriod = options.acquirePeriod === undefined
-    ? retryPeriod
-    : Duration.toMillis(Duration.fromInputUnsafe(options.acquirePeriod))
+  const acquirePeriod = Duration.toMillis(Duration.fromInputUnsafe(options.acquirePeriod ?? retryPeriod))
   if (leaseSeconds * 1000 <= renewDeadline || renewDeadline <= retryPeriod * JITTER_FACTOR) {
     return yield* Effect.die(
       new Error("leader election: leaseDuration > renewDeadline > 1.2 * retryPeriod must hold")

@@ -2,7 +2,7 @@
 import { Duration, Effect, type Scope } from "effect"
 import * as Dns from "node:dns"
 import * as Net from "node:net"
-import { ATTEMPT } from "./attempt.ts"
+import { ADDRESS_ATTEMPT } from "./addressAttempt.ts"
 import { type AddressRules, NetError, type NetErrorKind, type NetStage } from "./NetError.ts"
 
 /**
@@ -151,7 +151,7 @@ export const connect = Effect.fnUntraced(
           socket.connect({
             host,
             port,
-            autoSelectFamilyAttemptTimeout: ATTEMPT,
+            autoSelectFamilyAttemptTimeout: ADDRESS_ATTEMPT,
             // Just the addresses that were judged; with several, Node tries one after the other (RFC 8305).
             lookup: (_host, { all }, callback) => {
               const [first = { address: host, family: 4 }] = addresses

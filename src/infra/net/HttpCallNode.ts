@@ -40,24 +40,26 @@ const why = (code: string, name: string, shown: ShownCertificate | undefined): s
     }) is not for ${name}`
     : UNTRUSTED[code] ?? `its certificate is not trusted: ${code}`
 
+const HTTP2_ONLY = "the server speaks HTTP/2 only, which is not asked here"
+
 /** Alerts by which a server says that it wants what is not offered here: nothing is known of what is behind it. */
 const UNOFFERED: ReadonlyArray<readonly [code: RegExp, detail: string]> = [
-  [/NO_APPLICATION_PROTOCOL/u, "the server speaks HTTP/2 only, which is not asked here"],
+  [/NO_APPLICATION_PROTOCOL/u, HTTP2_ONLY],
   [/CERTIFICATE_REQUIRED/u, "the server wants a client certificate, which is not shown here"]
 ]
-
-/** {@link Dial.failure}, but for what the other side may well do and we cannot answer. */
-const failure = (target: string, stage: NetStage) => (error: NodeJS.ErrnoException): NetError => {
-  const unoffered = UNOFFERED.find(([code]) => code.test(error.code ?? ""))
-  return unoffered === undefined
-    ? Dial.failure(target, stage)(error)
-    : new NetError({ target, stage, kind: "unknown", code: error.code, detail: unoffered[1] })
-}
 
 /** Whether an answer that is no HTTP/1.1 is the beginning of HTTP/2: a SETTINGS frame of stream 0 (RFC 9113, 3.4 and 4.1). */
 const isHttp2 = (error: NodeJS.ErrnoException): boolean => {
   const packet: unknown = Reflect.get(error, "rawPacket")
   return Buffer.isBuffer(packet) && packet.length >= 9 && packet[3] === 4 && packet.readUInt32BE(5) === 0
+}
+
+/** {@link Dial.failure}, but for what the other side may well do and we cannot answer. */
+const failure = (target: string, stage: NetStage) => (error: NodeJS.ErrnoException): NetError => {
+  const detail = isHttp2(error) ? HTTP2_ONLY : UNOFFERED.find(([code]) => code.test(error.code ?? ""))?.[1]
+  return detail === undefined
+    ? Dial.failure(target, stage)(error)
+    : new NetError({ target, stage, kind: "unknown", code: error.code, detail })
 }
 
 /** Servers send what is stored compressed although nobody asked for it (RFC 9110, 8.4.1). */
@@ -171,12 +173,7 @@ const exchange = Effect.fnUntraced(function*(
       ending.abort()
       resume(result)
     }
-    const fail = (error: NodeJS.ErrnoException) =>
-      settle(Effect.fail(
-        isHttp2(error)
-          ? failure(target, "answer")(Object.assign(error, { code: "NO_APPLICATION_PROTOCOL" }))
-          : failure(target, "answer")(error)
-      ))
+    const fail = (error: NodeJS.ErrnoException) => settle(Effect.fail(failure(target, "answer")(error)))
     try {
       const body = request.body === undefined ? undefined : Buffer.from(reveal(request.body))
       const outgoing = Http.request({

@@ -5,9 +5,9 @@ import type { ShownCertificate } from "../tls/TlsPeer.ts"
 /**
  * What happened: the name has no address, or nobody tells it (`dns`), the port refuses (`refused`), the connection was cut
  * (`reset`), nothing came in time or nobody is at the address (`timeout`), no route leads there or something on our side
- * forbids it (`unreachable`), the address is one
- * that is not asked by default (`forbidden`, see {@link AddressRules}), no trusted TLS session came about (`tls`), the
- * answer is not of the protocol (`protocol`), or it is none of these and says nothing of the other side (`unknown`).
+ * forbids it (`unreachable`), the address is one that is not asked by default (`forbidden`, see {@link AddressRules}), no
+ * trusted TLS session came about (`tls`), the answer is not of the protocol (`protocol`), or it is none of these and says
+ * nothing of the other side (`unknown`).
  */
 export type NetErrorKind =
   | "dns"

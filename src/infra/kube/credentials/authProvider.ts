@@ -3,7 +3,7 @@
  * @kubernetes/client-node, loaded only then: `docs/decisions/0006-kubeconfig.md`.
  */
 import { Clock, Duration, Effect, Exit, Option, Redacted, Ref, Schema } from "effect"
-import { flatten } from "../flatten.ts"
+import { flatten } from "../../../domain/flatten.ts"
 import { CredentialsUnavailable } from "../KubeConnection.ts"
 import { maybe } from "../KubeResource.ts"
 import * as oidc from "./oidc.ts"

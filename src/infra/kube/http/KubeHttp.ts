@@ -1,7 +1,7 @@
 /** `Kube` over HTTP: the Kubernetes API's verbs, paging, watches and errors. */
 import { Duration, Effect, Layer, Result, Schema, type Scope, Semaphore, Stream } from "effect"
 import { type HttpClientError, HttpClientRequest, type HttpClientResponse } from "effect/http"
-import { flatten } from "../flatten.ts"
+import { flatten } from "../../../domain/flatten.ts"
 import {
   type DeleteOptions,
   Kube,

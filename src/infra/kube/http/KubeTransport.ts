@@ -9,25 +9,18 @@ import { Clock, Effect, Redacted, Ref, type Scope, Semaphore, Stream } from "eff
 import { type HttpClient, type HttpClientError, HttpClientRequest, type HttpClientResponse } from "effect/http"
 import type { PeerCertificate } from "node:tls"
 import type { Dispatcher } from "undici"
-import { ATTEMPT } from "../../net/attempt.ts"
+import { ADDRESS_ATTEMPT } from "../../net/addressAttempt.ts"
 import type { CredentialsUnavailable, Identity, KubeConnection, TlsSettings } from "../KubeConnection.ts"
+
+type Execute<R = never> = (
+  request: HttpClientRequest.HttpClientRequest
+) => Effect.Effect<HttpClientResponse.HttpClientResponse, HttpClientError.HttpClientError | CredentialsUnavailable, R>
 
 /** What the Kube client needs of HTTP. Any `HttpClient` will do, such as one over a tunnel. */
 export interface KubeTransport {
-  readonly execute: (
-    request: HttpClientRequest.HttpClientRequest
-  ) => Effect.Effect<
-    HttpClientResponse.HttpClientResponse,
-    HttpClientError.HttpClientError | CredentialsUnavailable
-  >
+  readonly execute: Execute
   /** Over a connection of its own, as a client has that is new; it ends with the scope. */
-  readonly executeAlone: (
-    request: HttpClientRequest.HttpClientRequest
-  ) => Effect.Effect<
-    HttpClientResponse.HttpClientResponse,
-    HttpClientError.HttpClientError | CredentialsUnavailable,
-    Scope.Scope
-  >
+  readonly executeAlone: Execute<Scope.Scope>
   /** `host:port` of the proxy that is asked in the server's place. */
   readonly proxy?: string | undefined
   /** Requests sent so far. */
@@ -102,7 +95,7 @@ export const makeDispatchers = Effect.fnUntraced(
       return {
         timeout: CONNECT_TIMEOUT,
         keepAliveInitialDelay: TCP_KEEP_ALIVE,
-        autoSelectFamilyAttemptTimeout: ATTEMPT,
+        autoSelectFamilyAttemptTimeout: ADDRESS_ATTEMPT,
         ...(server.protocol === "https:" && {
           // Without a CA of its own a cluster is trusted like any web server, as kubectl does: by the system's roots.
           ca: settings.ca ?? [...tls.getCACertificates("default"), ...tls.getCACertificates("system")],
