@@ -3,6 +3,7 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import { Duration, Effect, Fiber, Schema } from "effect"
 import * as Confirmation from "../../src/agent/Confirmation.ts"
 import { type Finding, keyOf } from "../../src/domain/Report.ts"
+import type { Kube } from "../../src/infra/kube/Kube.ts"
 import { Pod, Service } from "../../src/infra/kube/resources/core.ts"
 import { EndpointSlice } from "../../src/infra/kube/resources/discovery.ts"
 import * as Hysteresis from "../../src/probes/Hysteresis.ts"
@@ -269,22 +270,20 @@ layer(WorkerCluster.layer({ name: "network", nodes: 2 }), { excludeTestServices:
       fault(serviceClusterIp, "ENDPOINTS_SLOW", "the controller manager halts until a new Service is two seconds old"),
       () =>
         Effect.gen(function*() {
-          const { cluster: { components: { controllerManager } }, kube } = yield* TestCluster
-          const isThere = Effect.map(
-            kube.list(Service, { namespace: PROBE_NAMESPACE }),
-            ({ items }) => items.length > 0
-          )
-          const halting = Effect.forever(
-            controllerManager.pause.pipe(
-              Effect.andThen(eventually(isThere, (is) => is)),
-              Effect.andThen(Effect.delay(controllerManager.resume, "2 seconds")),
-              Effect.andThen(eventually(isThere, (is) => !is, { within: "60 seconds" }))
-            )
-          )
-          yield* controllerManager.pause
-          const report = yield* Effect.raceFirst(
-            service({ programmedWarn: "1s" }),
-            Effect.orDie(halting)
+          const { cluster: { components: { controllerManager } }, kube, run } = yield* TestCluster
+          const as: Kube["Service"] = {
+            ...kube,
+            create: (resource, manifest, options) =>
+              resource.kind === "Service"
+                ? controllerManager.pause.pipe(
+                  Effect.andThen(kube.create(resource, manifest, options)),
+                  Effect.tap(() => Effect.forkDetach(Effect.delay(controllerManager.resume, "2 seconds")))
+                )
+                : kube.create(resource, manifest, options)
+          }
+          const report = yield* run(
+            Probe.configure(serviceClusterIp, { deletion: false, programmedWarn: "1s" }),
+            { world, as }
           ).pipe(Effect.ensuring(controllerManager.resume))
           assert.strictEqual(`${report.status} ${report.code}`, "WARN ENDPOINTS_SLOW", JSON.stringify(report))
           yield* eventually(service(), ({ status }) => status === "PASS")
@@ -295,25 +294,18 @@ layer(WorkerCluster.layer({ name: "network", nodes: 2 }), { excludeTestServices:
       fault(serviceClusterIp, "SERVICE_STILL_ANSWERS", "kube-proxy of one node halts before a Service is deleted"),
       () =>
         Effect.gen(function*() {
-          const { kube } = yield* TestCluster
+          const { kube, run } = yield* TestCluster
           const { kubeProxy, name } = yield* second
-          const running = yield* Effect.forkChild(service({ deletion: true }))
-          const report = yield* Effect.acquireUseRelease(
-            // Callers run, so the Service is known to all nodes by then.
-            Effect.andThen(
-              eventually(
-                kube.list(Pod, { namespace: PROBE_NAMESPACE }),
-                ({ items }) =>
-                  items.some(({ metadata, spec, status }) =>
-                    metadata.name?.startsWith("caller-") === true && spec.nodeName === name &&
-                    status.phase === "Running"
-                  ),
-                { every: "50 millis" }
-              ),
-              kubeProxy.pause
-            ),
-            () => Fiber.join(running),
-            () => kubeProxy.resume
+          // The first of the run's deletions is the Service's: all nodes have answered by then.
+          const as: Kube["Service"] = {
+            ...kube,
+            delete: (resource, ref, options) =>
+              resource.kind === "Service"
+                ? Effect.andThen(kubeProxy.pause, kube.delete(resource, ref, options))
+                : kube.delete(resource, ref, options)
+          }
+          const report = yield* run(Probe.configure(serviceClusterIp, { deletion: true }), { world, as }).pipe(
+            Effect.ensuring(kubeProxy.resume)
           )
           assert.deepStrictEqual(found(report), [`SERVICE_STILL_ANSWERS ${name}`], JSON.stringify(report))
           yield* eventually(service({ deletion: true }), ({ status }) => status === "PASS")
