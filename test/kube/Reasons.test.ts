@@ -57,6 +57,23 @@ describe("the reason of a failure", () => {
       assert.isNotEmpty(reason.detail)
     }))
 
+  it("tells a server that nobody reaches from one that is silent, and whom to blame for a connection", () => {
+    const coded = (code: string) => Object.assign(new Error(`connect ${code}`), { code })
+    const kind = (thrown: unknown, proxy?: string) => reasonOfNetwork(thrown, proxy).kind
+    assert.deepStrictEqual(["ETIMEDOUT", "EHOSTUNREACH", "UND_ERR_CONNECT_TIMEOUT"].map((code) => kind(coded(code))), [
+      "unanswered",
+      "unanswered",
+      "unanswered"
+    ])
+    assert.strictEqual(kind(coded("UND_ERR_HEADERS_TIMEOUT")), "timeout")
+    assert.strictEqual(kind(coded("CERT_HAS_EXPIRED")), "expired")
+    assert.strictEqual(kind(coded("CERT_NOT_YET_VALID")), "tls")
+    assert.strictEqual(kind(coded("ENETUNREACH")), "unknown")
+    assert.strictEqual(kind(new AggregateError(["ENETUNREACH", "ECONNREFUSED"].map(coded))), "refused")
+    assert.strictEqual(kind(coded("ECONNREFUSED"), "proxy:3128"), "unknown")
+    assert.strictEqual(kind(coded("ECONNRESET"), "proxy:3128"), "reset")
+  })
+
   it("does not take an answer that is not Kubernetes' for a missing object or a missing right", () => {
     const page = "<html><body>Nothing here</body></html>"
     for (const status of [302, 403, 404, 503]) {

@@ -103,7 +103,7 @@ describe("judging an API server's answers", () => {
 
   it("tells what a new connection meets where those that stand go on", () => {
     const good = [answered("/livez", 200, "ok"), answered("/readyz?verbose", 200, "ok")]
-    const expired = judgeServer(server, [...good, { ...silent("/version", "tls", "CERT_HAS_EXPIRED, x"), alone: true }])
+    const expired = judgeServer(server, [...good, { ...silent("/version", "expired", "CERT_HAS_EXPIRED, x"), alone: true }])
     assert.deepStrictEqual(says(expired), ["ERROR API_CERT_EXPIRED"])
     const refused = judgeServer(server, [...good, { ...silent("/version", "refused", "ECONNREFUSED"), alone: true }])
     assert.deepStrictEqual(says(refused), ["ERROR API_NOT_READY"])
@@ -152,9 +152,9 @@ describe("judging an API server's answers", () => {
       blame("refused", "ECONNREFUSED"),
       blame("timeout", ""),
       blame("reset", "ECONNRESET"),
-      blame("unknown", "EHOSTUNREACH, connect EHOSTUNREACH")
+      blame("unanswered", "EHOSTUNREACH, connect EHOSTUNREACH")
     ], ["down", "down", "down", "down"])
-    assert.strictEqual(blame("tls", "CERT_HAS_EXPIRED, certificate has expired"), "expired")
+    assert.strictEqual(blame("expired", "CERT_HAS_EXPIRED, certificate has expired"), "expired")
     assert.deepStrictEqual([
       blame("tls", "UNABLE_TO_VERIFY_LEAF_SIGNATURE"),
       blame("tls", "CERT_NOT_YET_VALID"),

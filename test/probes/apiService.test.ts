@@ -74,7 +74,7 @@ describe("judging APIServices", () => {
       "ACCESS_MISSING",
       "APISERVICE_NOT_SERVING",
       // The API server's own fairness.
-      "API_UNREACHABLE",
+      "API_FAULT",
       "APISERVICE_NOT_SERVING"
     ])
     assert.include(judgeAnswer(decoded({}), "silent", Duration.seconds(5))?.message, "no answer within 5s")

@@ -2,6 +2,7 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import { Clock, Duration, Effect, Fiber, Result } from "effect"
 import { TestClock } from "effect/testing"
 import type { IngressClass } from "../../src/infra/kube/resources/networking.ts"
+import type { NetErrorKind } from "../../src/infra/net/NetError.ts"
 import { type Asked, classOf, codeOf, ingressHttp, settle } from "../../src/probes/kubernetes/ingressHttp.ts"
 import * as Needs from "../../src/probes/Needs.ts"
 import * as Probe from "../../src/probes/Probe.ts"
@@ -46,7 +47,7 @@ describe("choosing a class", () => {
 
 it("does not blame the controller for answers that are meant for others, nor for what was not asked", () => {
   const answer = (status: number): Asked => Result.succeed({ status, body: "", headers: {} })
-  const failure = (kind: "dns" | "refused" | "timeout" | "tls"): Asked => Result.fail({ kind, message: "" })
+  const failure = (kind: NetErrorKind): Asked => Result.fail({ kind, message: "" })
   const says = (asked: Asked) => codeOf(asked).code
   assert.deepStrictEqual([308, 401].map((status) => says(answer(status))), ["ANSWER_GUARDED", "ANSWER_GUARDED"])
   assert.deepStrictEqual([200, 404, 500, 503].map((status) => says(answer(status))), [
@@ -55,12 +56,16 @@ it("does not blame the controller for answers that are meant for others, nor for
     "WRONG_STATUS",
     "BACKEND_UNREACHED"
   ])
-  assert.deepStrictEqual((["dns", "refused", "timeout", "tls"] as const).map((kind) => says(failure(kind))), [
-    "ADDRESS_REFUSED",
-    "CONTROLLER_UNREACHABLE",
-    "CONTROLLER_UNREACHABLE",
-    "CERTIFICATE_INVALID"
-  ])
+  assert.deepStrictEqual(
+    (["unknown", "dns", "refused", "timeout", "tls"] as const).map((kind) => says(failure(kind))),
+    [
+      "CHECKER_FAILED",
+      "ADDRESS_REFUSED",
+      "CONTROLLER_UNREACHABLE",
+      "CONTROLLER_UNREACHABLE",
+      "CERTIFICATE_INVALID"
+    ]
+  )
 })
 
 describe("waiting for all replicas of a controller", () => {

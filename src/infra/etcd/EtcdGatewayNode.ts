@@ -3,18 +3,21 @@ import { Duration, Effect, Redacted } from "effect"
 import * as Http from "node:http"
 import * as Https from "node:https"
 import * as Net from "node:net"
+import { type SocketFault, codeOf, socketFaultOf } from "../net/socketFault.ts"
 import { type EtcdAnswer, EtcdGateway, type EtcdTarget, EtcdUnanswered, endpointOf } from "./EtcdGateway.ts"
 
-const KINDS: ReadonlyArray<readonly [RegExp, EtcdUnanswered["kind"]]> = [
-  [/^CERT_HAS_EXPIRED$/, "expired"],
-  [/^ECONNREFUSED$/, "refused"],
-  [/^(ENOTFOUND|EAI_\w+)$/, "dns"],
-  [/^(ETIMEDOUT|ESOCKETTIMEDOUT)$/, "timeout"],
-  [/^(ECONNRESET|EPIPE|ECONNABORTED)$/, "reset"],
-  [/^(EHOSTUNREACH|ENETUNREACH|EADDRNOTAVAIL|EACCES|EPERM)$/, "unreachable"],
-  [/^HPE_/, "protocol"],
-  [/^(ERR_SSL_|ERR_TLS_|ERR_OSSL_|EPROTO$|CERT_|UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_|ERR_TLS_CERT)/, "tls"]
-]
+const KINDS: Readonly<Record<SocketFault, EtcdUnanswered["kind"]>> = {
+  dns: "dns",
+  unroutable: "unreachable",
+  unanswered: "timeout",
+  refused: "refused",
+  reset: "reset",
+  expired: "expired",
+  untrusted: "tls",
+  tls: "tls",
+  protocol: "protocol",
+  unknown: "unknown"
+}
 
 const agentOf = ({ tls, url }: EtcdTarget): Http.Agent => {
   const options = { keepAlive: true, maxSockets: 2 }
@@ -40,10 +43,9 @@ export const service = EtcdGateway.of({
     const { url } = target
     const endpoint = endpointOf(url)
     const unanswered = (kind: EtcdUnanswered["kind"], detail: string) => new EtcdUnanswered({ endpoint, kind, detail })
-    const failure = (error: NodeJS.ErrnoException) => {
-      const code = error.code ?? ""
-      const kind = KINDS.find(([pattern]) => pattern.test(code))?.[1] ?? "unknown"
-      return unanswered(kind, code === "" ? error.message : `${code}, ${error.message}`)
+    const failure = (error: Error) => {
+      const code = codeOf(error)
+      return unanswered(KINDS[socketFaultOf(code)], code === "" ? error.message : `${code}, ${error.message}`)
     }
     // A key that is none, or not the certificate's, is told when it is first used; here it would be a crash.
     const made = yield* Effect.acquireRelease(

@@ -7,9 +7,13 @@
  */
 import { Data, Schema } from "effect"
 
-/** No HTTP answer: refused, unresolved, reset, TLS refused, or silent for too long. */
+/**
+ * No HTTP answer. `unanswered`: nobody is at the address, or none that takes a connection in time. `timeout`: silent for too
+ * long, be it before or after it took the request. `tls`: not trusted, or no session came about; `expired`: because a
+ * certificate of the server's is out of date.
+ */
 export class Unreachable extends Data.TaggedClass("Unreachable")<{
-  readonly kind: "refused" | "dns" | "tls" | "reset" | "timeout" | "unknown"
+  readonly kind: "refused" | "dns" | "unanswered" | "tls" | "expired" | "reset" | "timeout" | "unknown"
   readonly detail: string
 }> {}
 
@@ -167,7 +171,7 @@ export class KubeError extends Data.TaggedError("KubeError")<{
 export const isTransient = (error: KubeError): boolean => {
   switch (error.reason._tag) {
     case "Unreachable":
-      return error.reason.kind !== "tls"
+      return error.reason.kind !== "tls" && error.reason.kind !== "expired"
     case "TooManyRequests":
     case "Expired":
     case "ServerFault":

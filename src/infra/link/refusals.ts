@@ -1,8 +1,9 @@
 /**
  * Refusals on the wire, and what else an HTTP connection to a master can end in.
  */
-import { Data, Duration, Effect, Predicate, Schema } from "effect"
+import { Data, Duration, Effect, Schema } from "effect"
 import { type IncomingMessage, STATUS_CODES } from "node:http"
+import { type SocketFault, codeOf, foremostOf, socketFaultOf } from "../net/socketFault.ts"
 import { MasterUnreachable, Refusal, statusOf } from "./LinkError.ts"
 
 /** A refusal or certificate is far smaller; what is longer is not from a master. */
@@ -77,28 +78,23 @@ export const readRefusal = (
     )
   )
 
-const kinds: Readonly<Record<string, MasterUnreachable["kind"]>> = {
-  ENOTFOUND: "dns",
-  EAI_AGAIN: "dns",
-  ECONNREFUSED: "refused",
-  ECONNRESET: "reset",
-  EPIPE: "reset",
-  ETIMEDOUT: "timeout",
-  EHOSTUNREACH: "timeout",
-  ENETUNREACH: "timeout",
-  EPROTO: "tls",
-  SELF_SIGNED_CERT_IN_CHAIN: "tls",
-  DEPTH_ZERO_SELF_SIGNED_CERT: "tls"
+const KINDS: Readonly<Record<SocketFault, MasterUnreachable["kind"]>> = {
+  dns: "dns",
+  unroutable: "timeout",
+  unanswered: "timeout",
+  refused: "refused",
+  reset: "reset",
+  expired: "tls",
+  untrusted: "tls",
+  tls: "tls",
+  protocol: "answer",
+  unknown: "unknown"
 }
 
 /** What a failed connection's error means. */
 export const unreachable = (master: string, cause: Error): MasterUnreachable => {
-  const code = Predicate.hasProperty(cause, "code") && typeof cause.code === "string" ? cause.code : ""
-  const kind = kinds[code] ??
-    (/^(CERT_|ERR_TLS|ERR_SSL|UNABLE_TO)/u.test(code)
-      ? "tls"
-      : /timed out/iu.test(cause.message)
-      ? "timeout"
-      : "unknown")
+  const foremost = foremostOf(cause)
+  const code = codeOf(foremost)
+  const kind = code === "" && /timed out/iu.test(cause.message) ? "timeout" : KINDS[socketFaultOf(code)]
   return new MasterUnreachable({ master, kind, detail: cause.message === "" ? code : cause.message })
 }

@@ -2,30 +2,8 @@
 import { Duration, Effect } from "effect"
 import * as Net from "node:net"
 import type { Duplex } from "node:stream"
+import { codeOf, foremostOf, socketFaultOf } from "../net/socketFault.ts"
 import { ServiceError, type ServiceErrorKind, type ServiceServer } from "./Service.ts"
-
-/**
- * By Node's codes. A host that its own network does not find (no answer to ARP, so EHOSTUNREACH) is what one looks like that
- * is switched off. Codes that are not here, such as EMFILE or EADDRNOTAVAIL, say nothing of the server.
- */
-const KINDS: ReadonlyArray<readonly [RegExp, ServiceErrorKind]> = [
-  [/^(ENOTFOUND|EAI_\w+)$/u, "dns"],
-  [/^(ENETUNREACH|ENETDOWN|EACCES|EPERM)$/u, "unroutable"],
-  [/^(ETIMEDOUT|EHOSTUNREACH|EHOSTDOWN)$/u, "unanswered"],
-  [/^ECONNREFUSED$/u, "refused"],
-  // What is written to a socket that the other side has closed fails with Node's own codes.
-  [
-    /^(ECONNRESET|EPIPE|ECONNABORTED|PROTOCOL_CONNECTION_LOST|ERR_STREAM_(DESTROYED|WRITE_AFTER_END)|ERR_SOCKET_CLOSED)$/u,
-    "reset"
-  ],
-  [/^CERT_HAS_EXPIRED$/u, "expired"],
-  [
-    /^(CERT_\w+|UNABLE_TO_\w+|\w*SELF_SIGNED\w*|ERR_TLS_CERT_ALTNAME_INVALID|INVALID_\w+|HOSTNAME_MISMATCH)$/u,
-    "untrusted"
-  ],
-  // Alerts have a slash: ERR_SSL_SSL/TLS_ALERT_HANDSHAKE_FAILURE.
-  [/^(ERR_SSL_.+|ERR_TLS_\w+|EPROTO|ERR_OSSL.*)$/u, "tls"]
-]
 
 /** The drivers' words for a connection that has ended: pg, ioredis, mysql2. */
 const ENDED = new RegExp(
@@ -35,27 +13,19 @@ const ENDED = new RegExp(
   "u"
 )
 
-const textOf = (cause: unknown, property: "code" | "message"): string => {
-  if (typeof cause !== "object" || cause === null) return property === "message" ? String(cause) : ""
-  const value: unknown = Reflect.get(cause, property)
-  return typeof value === "string" ? value : ""
+const textOf = (cause: unknown): string => {
+  if (typeof cause !== "object" || cause === null) return String(cause)
+  const message: unknown = Reflect.get(cause, "message")
+  return typeof message === "string" ? message : ""
 }
 
-const kindOf = (cause: unknown): ServiceErrorKind =>
-  cause instanceof UnreadableAnswer
-    ? "unreadable"
-    : KINDS.find(([pattern]) => pattern.test(textOf(cause, "code")))?.[1] ??
-      (textOf(cause, "code") === "" && ENDED.test(textOf(cause, "message")) ? "reset" : "unknown")
-
-/** Which of the failures of several addresses says the most of the server. */
-const TELLING: ReadonlyArray<ServiceErrorKind> = ["refused", "reset", "unanswered"]
-
-/** A connection that failed at several addresses fails with all of their errors (`AggregateError`). */
-const foremostOf = (cause: unknown): unknown => {
-  if (!(cause instanceof AggregateError) || cause.errors.length === 0) return cause
-  const errors: ReadonlyArray<unknown> = cause.errors
-  const telling = TELLING.map((kind) => errors.find((error) => kindOf(error) === kind))
-  return telling.find((error) => error !== undefined) ?? errors[0]
+const kindOf = (cause: unknown): ServiceErrorKind => {
+  if (cause instanceof UnreadableAnswer) return "unreadable"
+  const code = codeOf(cause)
+  // mysql2's own, for a socket that ended.
+  if (code === "PROTOCOL_CONNECTION_LOST" || (code === "" && ENDED.test(textOf(cause)))) return "reset"
+  const fault = socketFaultOf(code)
+  return fault === "protocol" ? "unknown" : fault
 }
 
 export interface Failures {
@@ -70,7 +40,7 @@ export const failures = (service: string, { host, port }: ServiceServer): Failur
     make,
     ofNode: (cause) => {
       const foremost = foremostOf(cause)
-      return make(kindOf(foremost), textOf(foremost, "code"), textOf(foremost, "message") || textOf(cause, "message"))
+      return make(kindOf(foremost), codeOf(foremost), textOf(foremost) || textOf(cause))
     }
   }
 }
@@ -108,7 +78,7 @@ export const guarded = <S extends Duplex>(socket: S, sieve: Sieve = (chunk) => [
         for (const piece of sieve(chunk)) if (!socket.destroyed) Reflect.apply(emit, socket, [event, piece])
         return true
       } catch (cause) {
-        socket.destroy(new UnreadableAnswer(textOf(cause, "message"), { cause }))
+        socket.destroy(new UnreadableAnswer(textOf(cause), { cause }))
         return true
       }
     }
@@ -161,4 +131,4 @@ export const tlsOptions = ({ host, tls }: ServiceServer) => {
 
 /** The drivers are loaded when the first probe asks for one. */
 export const loaded = <A>(load: () => Promise<A>, { make }: Failures): Effect.Effect<A, ServiceError> =>
-  Effect.tryPromise({ try: load, catch: (cause) => make("driver", textOf(cause, "code"), textOf(cause, "message")) })
+  Effect.tryPromise({ try: load, catch: (cause) => make("driver", codeOf(cause), textOf(cause)) })

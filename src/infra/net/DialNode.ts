@@ -4,6 +4,7 @@ import * as Dns from "node:dns"
 import * as Net from "node:net"
 import { ADDRESS_ATTEMPT } from "./addressAttempt.ts"
 import { type AddressRules, NetError, type NetErrorKind, type NetStage } from "./NetError.ts"
+import { type SocketFault, codeOf, foremostOf, socketFaultOf } from "./socketFault.ts"
 
 /**
  * Link-local (RFC 3927, RFC 4291), where AWS, Azure, Google and others serve instance metadata, and the places of those
@@ -24,38 +25,30 @@ const withoutZone = (address: string): string => address.replace(/%.*$/u, "")
 export const isGuarded = (address: string): boolean =>
   guarded.check(withoutZone(address), Net.isIPv6(withoutZone(address)) ? "ipv6" : "ipv4")
 
-const KINDS: ReadonlyArray<readonly [RegExp, NetErrorKind]> = [
-  [/^ECONNREFUSED$/u, "refused"],
-  [/^(ENOTFOUND|EAI_\w+)$/u, "dns"],
-  // The two of hosts are what a machine that is off, or an address that nobody has any more, looks like.
-  [/^(ETIMEDOUT|EHOSTUNREACH|EHOSTDOWN)$/u, "timeout"],
-  [/^(ECONNRESET|EPIPE|ECONNABORTED)$/u, "reset"],
-  [/^(ENETUNREACH|ENETDOWN|EACCES|EPERM)$/u, "unreachable"],
-  // Alerts of the other side have a slash in their names: ERR_SSL_SSL/TLS_ALERT_HANDSHAKE_FAILURE.
-  [/^(ERR_SSL_.+|ERR_TLS_\w+|EPROTO)$/u, "tls"],
-  [/^(HPE_\w+|ERR_HTTP_\w+|ERR_INVALID_\w+)$/u, "protocol"]
-]
+const KINDS: Readonly<Record<SocketFault, NetErrorKind>> = {
+  dns: "dns",
+  unroutable: "unreachable",
+  unanswered: "timeout",
+  refused: "refused",
+  reset: "reset",
+  expired: "tls",
+  untrusted: "tls",
+  tls: "tls",
+  protocol: "protocol",
+  unknown: "unknown"
+}
 
 export const hostPort = (host: string, port: number): string => `${Net.isIPv6(host) ? `[${host}]` : host}:${port}`
 
-const kindOf = (code: string): NetErrorKind => KINDS.find(([pattern]) => pattern.test(code))?.[1] ?? "unknown"
-
-/** Of the errors of several addresses, the one that says most of the other side. */
-const tellingOf = (error: NodeJS.ErrnoException): NodeJS.ErrnoException => {
-  if (!(error instanceof AggregateError)) return error
-  const errors: ReadonlyArray<NodeJS.ErrnoException> = error.errors.filter((one) => one instanceof Error)
-  const of = (kind: NetErrorKind) => errors.find(({ code = "" }) => kindOf(code) === kind)
-  return of("refused") ?? of("reset") ?? of("timeout") ?? errors[0] ?? error
-}
-
 /** A failure of Node's as ours. */
 export const failure = (target: string, stage: NetStage) => (thrown: NodeJS.ErrnoException): NetError => {
-  const error = tellingOf(thrown)
-  const code = error.code ?? ""
+  const foremost = foremostOf(thrown)
+  const error = foremost instanceof Error ? foremost : thrown
+  const code = codeOf(error)
   return new NetError({
     target,
     stage,
-    kind: kindOf(code),
+    kind: KINDS[socketFaultOf(code)],
     code,
     // An error of several addresses has a code and no text.
     detail: error.message === "" ? code : error.message.includes(code) ? error.message : `${error.message} (${code})`

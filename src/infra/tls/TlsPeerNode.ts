@@ -3,19 +3,25 @@ import { Duration, Effect, Layer, Option, Result } from "effect"
 import type { X509Certificate } from "node:crypto"
 import * as Net from "node:net"
 import * as Tls from "node:tls"
+import { type SocketFault, codeOf, socketFaultOf } from "../net/socketFault.ts"
 import { type ShownCertificate, TlsPeer, TlsPeerError } from "./TlsPeer.ts"
 import { UNREADABLE_DATE, validityOf } from "./validity.ts"
 
 /** Chains in use have two or three. */
 const MAXIMUM_CHAIN = 10
 
-const KINDS: ReadonlyArray<readonly [RegExp, TlsPeerError["kind"]]> = [
-  [/^ECONNREFUSED$/, "refused"],
-  [/^(ENOTFOUND|EAI_\w+)$/, "dns"],
-  [/^ETIMEDOUT$/, "timeout"],
-  [/^(ECONNRESET|EPIPE)$/, "reset"],
-  [/^(ERR_SSL_.+|ERR_TLS_\w+|EPROTO)$/, "tls"]
-]
+const KINDS: Readonly<Record<SocketFault, TlsPeerError["kind"]>> = {
+  dns: "dns",
+  unroutable: "unknown",
+  unanswered: "timeout",
+  refused: "refused",
+  reset: "reset",
+  expired: "tls",
+  untrusted: "tls",
+  tls: "tls",
+  protocol: "tls",
+  unknown: "unknown"
+}
 
 /** Node has no text of an empty name, which a certificate may have whose names are all alternative ones (RFC 5280, 4.1.2.6). */
 const oneLine = (name: string | undefined): string => (name ?? "").split("\n").toReversed().join(",")
@@ -62,10 +68,11 @@ export const service = TlsPeer.of({
           })
         ))
       })
-      socket.on("error", (error: NodeJS.ErrnoException) => {
-        const code = error.code ?? ""
-        const kind = KINDS.find(([pattern]) => pattern.test(code))?.[1] ?? "unknown"
-        resume(Effect.fail(failure(kind, code === "" ? error.message : `${code}, ${error.message}`)))
+      socket.on("error", (error) => {
+        const code = codeOf(error)
+        resume(
+          Effect.fail(failure(KINDS[socketFaultOf(code)], code === "" ? error.message : `${code}, ${error.message}`))
+        )
       })
       socket.once("close", () => resume(Effect.fail(failure("reset", "the connection ended before the handshake did"))))
       return Effect.sync(() => socket.destroy())

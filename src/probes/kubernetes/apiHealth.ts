@@ -117,10 +117,8 @@ export const failedChecks = (body: string): ReadonlyArray<string> =>
 
 /** What a failure to get any answer says about whom: the server, or our own way to it. */
 export const blameOf = (reason: Unreachable): "down" | "expired" | "checker" => {
-  if (reason.kind === "tls") return reason.detail.includes("CERT_HAS_EXPIRED") ? "expired" : "checker"
-  return ["refused", "reset", "timeout"].includes(reason.kind) || /\bEHOST(UNREACH|DOWN)\b/.test(reason.detail)
-    ? "down"
-    : "checker"
+  if (reason.kind === "expired") return "expired"
+  return ["refused", "reset", "timeout", "unanswered"].includes(reason.kind) ? "down" : "checker"
 }
 
 const silence = (error: KubeError): Unreachable | undefined =>

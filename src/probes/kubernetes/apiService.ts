@@ -131,7 +131,7 @@ export const judgeAnswer = (service: APIService, answer: RawResponse | "silent",
     })
   }
   if (answer !== "silent" && answer.status === 429) {
-    return checkerCodes.API_UNREACHABLE({
+    return checkerCodes.API_FAULT({
       message: `the API server refuses ${pathOf(service)} as one request too many (429), so the API ${
         nameOf(service)
       } was not asked; see k8s.api.health`,

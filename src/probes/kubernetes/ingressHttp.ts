@@ -160,8 +160,9 @@ export const codeOf = (asked: Asked): Codes.Code => {
       case "dns":
       case "forbidden":
       case "unreachable":
-      case "unknown":
         return codes.ADDRESS_REFUSED
+      case "unknown":
+        return checkerCodes.CHECKER_FAILED
       case "tls":
         return codes.CERTIFICATE_INVALID
       default:
@@ -298,8 +299,9 @@ const askUrl = Effect.fnUntraced(function*({ slow, url, within }: IngressHttpCon
   const subject = { kind: "URL", name: `${new URL(url).origin}${new URL(url).pathname}` }
   const { asked } = yield* askUntil(one, isGood, within)
   if (!isGood(asked)) {
-    const code = codeOf(asked) === codes.ADDRESS_REFUSED ? codes.ADDRESS_REFUSED : codes.URL_FAILED
-    return yield* code.fail({
+    const code = codeOf(asked)
+    const isOurs = code === codes.ADDRESS_REFUSED || code === checkerCodes.CHECKER_FAILED
+    return yield* (isOurs ? code : codes.URL_FAILED).fail({
       message: `${subject.name} did not answer 200 within ${Duration.format(within)}; at last: ${said(asked)}`,
       subject,
       evidence: { said: said(asked) }

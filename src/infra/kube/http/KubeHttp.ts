@@ -387,7 +387,7 @@ export const fromTransport = Effect.fnUntraced(function*(target: {
           Effect.fail(
             fail(
               asked.call,
-              new Unreachable({ kind: "timeout", detail: `too many streams: ${MAXIMUM_STREAMS} are open from here` })
+              new Unreachable({ kind: "unknown", detail: `too many streams: ${MAXIMUM_STREAMS} are open from here` })
             )
           )
       })

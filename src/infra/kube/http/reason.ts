@@ -6,6 +6,7 @@
  */
 import { Option, Schema } from "effect"
 import { quote } from "../../../domain/Redaction.ts"
+import { type SocketFault, codeOf, foremostOf, socketFaultOf } from "../../net/socketFault.ts"
 import {
   AdmissionDenied,
   Conflict,
@@ -173,39 +174,36 @@ const reasonOfForeign = (status: number, body: string, retryAfter: number | unde
   }
 }
 
-const NetworkFault = Schema.Struct({
-  code: maybe(Schema.String),
-  message: maybe(Schema.String)
-})
-
-const decodeFault = Schema.decodeUnknownOption(NetworkFault)
-
-const KINDS: ReadonlyArray<readonly [RegExp, Unreachable["kind"]]> = [
-  [/^ECONNREFUSED$/, "refused"],
-  [/^(ENOTFOUND|EAI_\w+)$/, "dns"],
-  [/^(ETIMEDOUT|UND_ERR_(CONNECT|HEADERS|BODY)_TIMEOUT)$/, "timeout"],
-  [/^(ECONNRESET|EPIPE|ECONNABORTED|UND_ERR_SOCKET)$/, "reset"],
-  // OpenSSL's verification codes (X509_V_ERR_* as Node names them), Node's own TLS codes and OpenSSL's errors.
-  [
-    /^(CERT_\w+|UNABLE_TO_\w+|SELF_SIGNED_\w+|DEPTH_ZERO_\w+|ERR_TLS_\w+|ERR_SSL_.+|ERR_OSSL_\w+|EPROTO|HOSTNAME_MISMATCH|INVALID_CA|INVALID_PURPOSE)$/,
-    "tls"
-  ]
-]
+const KINDS: Readonly<Record<SocketFault, Unreachable["kind"]>> = {
+  dns: "dns",
+  unroutable: "unknown",
+  unanswered: "unanswered",
+  refused: "refused",
+  reset: "reset",
+  expired: "expired",
+  untrusted: "tls",
+  tls: "tls",
+  protocol: "unknown",
+  unknown: "unknown"
+}
 
 /** How a connection fails that does not come about; to a proxy, where there is one. */
-const UNCONNECTED = /^(ECONNREFUSED|ENOTFOUND|EAI_\w+|ETIMEDOUT|EHOST\w+|ENET\w+|UND_ERR_CONNECT_TIMEOUT)$/
+const UNCONNECTED: ReadonlySet<SocketFault> = new Set(["dns", "unroutable", "unanswered", "refused"])
 
 /**
  * Why there was no answer. `cause` is what the socket or the HTTP parser threw; `proxy` is asked in the place of the server,
  * which is not to blame when it cannot be.
  */
 export const reasonOfNetwork = (cause: unknown, proxy?: string): Unreachable => {
-  const fault = Option.getOrElse(decodeFault(cause), (): typeof NetworkFault.Type => ({}))
-  const code = fault.code ?? ""
-  const kind = KINDS.find(([pattern]) => pattern.test(code))?.[1] ?? "unknown"
-  if (proxy !== undefined && UNCONNECTED.test(code)) {
-    return new Unreachable({ kind: "unknown", detail: `the proxy ${proxy} cannot be reached (${kind})` })
+  const foremost = foremostOf(cause)
+  const code = codeOf(foremost)
+  const fault = socketFaultOf(code)
+  // undici's, of a server that has taken the request.
+  const kind = /^UND_ERR_(HEADERS|BODY)_TIMEOUT$/u.test(code) ? "timeout" : KINDS[fault]
+  if (proxy !== undefined && UNCONNECTED.has(fault)) {
+    return new Unreachable({ kind: "unknown", detail: `the proxy ${proxy} cannot be reached (${fault})` })
   }
-  const detail = [code, fault.message ?? ""].filter((text) => text !== "").join(", ")
+  const message = foremost instanceof Error ? foremost.message : ""
+  const detail = [code, message].filter((text) => text !== "").join(", ")
   return new Unreachable({ kind, detail: bounded(detail === "" ? "no reason given" : detail) })
 }
