@@ -103,7 +103,10 @@ describe("judging an API server's answers", () => {
 
   it("tells what a new connection meets where those that stand go on", () => {
     const good = [answered("/livez", 200, "ok"), answered("/readyz?verbose", 200, "ok")]
-    const expired = judgeServer(server, [...good, { ...silent("/version", "expired", "CERT_HAS_EXPIRED, x"), alone: true }])
+    const expired = judgeServer(server, [...good, {
+      ...silent("/version", "expired", "CERT_HAS_EXPIRED, x"),
+      alone: true
+    }])
     assert.deepStrictEqual(says(expired), ["ERROR API_CERT_EXPIRED"])
     const refused = judgeServer(server, [...good, { ...silent("/version", "refused", "ECONNREFUSED"), alone: true }])
     assert.deepStrictEqual(says(refused), ["ERROR API_NOT_READY"])

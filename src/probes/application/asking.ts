@@ -7,11 +7,11 @@
  * ours.
  */
 import { Effect, Option, Redacted, Result, Schema } from "effect"
-import { X509Certificate } from "node:crypto"
 import { quote, redact as redactForeign } from "../../domain/Redaction.ts"
 import type { Subject } from "../../domain/Report.ts"
 import type { Cookies, HttpAnswer, HttpRequest } from "../../infra/net/HttpCall.ts"
 import type { NetError } from "../../infra/net/NetError.ts"
+import { certificatesOf } from "../../infra/tls/pem.ts"
 import { checkerCodes } from "../CheckerCodes.ts"
 import * as Codes from "../Codes.ts"
 import { type Find, type Walk, document, jsonPath, pattern } from "./matching.ts"
@@ -91,14 +91,10 @@ export const Expectation = Schema.Struct({
 })
 export type Expectation = typeof Expectation.Type
 
-const PEM = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/gu
-
-const isCertificate = (pem: string): boolean => Result.isSuccess(Result.try(() => new X509Certificate(pem)))
-
 /** OpenSSL takes any text for authorities, and trusts nobody then. */
 const isBundle = (text: string): boolean => {
-  const certificates = text.match(PEM) ?? []
-  return certificates.length > 0 && certificates.every(isCertificate)
+  const certificates = certificatesOf(text)
+  return certificates.length > 0 && certificates.every(Result.isSuccess)
 }
 
 export const TlsSettings = Schema.Struct({

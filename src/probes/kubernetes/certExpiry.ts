@@ -5,7 +5,6 @@
  * the CA bundles of webhooks, aggregated APIs and conversions, the prober's own certificate).
  */
 import { Array, DateTime, Duration, Effect, Option, Result, Schema } from "effect"
-import { X509Certificate } from "node:crypto"
 import { DurationString } from "../../domain/Duration.ts"
 import type { Finding, Subject } from "../../domain/Report.ts"
 import { Kube } from "../../infra/kube/Kube.ts"
@@ -13,6 +12,7 @@ import type { KubeObject, KubeResource } from "../../infra/kube/KubeResource.ts"
 import { MutatingWebhookConfiguration, ValidatingWebhookConfiguration } from "../../infra/kube/resources/admission.ts"
 import { ConfigMap, Node } from "../../infra/kube/resources/core.ts"
 import { APIService, CustomResourceDefinition } from "../../infra/kube/resources/extensions.ts"
+import { certificatesOf } from "../../infra/tls/pem.ts"
 import { TlsPeer, type TlsPeerError } from "../../infra/tls/TlsPeer.ts"
 import { type Validity, validityOf } from "../../infra/tls/validity.ts"
 import * as Codes from "../Codes.ts"
@@ -188,15 +188,9 @@ export const ofChain = (
 
 const decodeBase64 = Schema.decodeUnknownOption(Schema.StringFromBase64)
 
-const PEM = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g
-
 /** A bundle serves until the last of its certificates ends: during a rotation it holds the old one beside the new. */
 export const ofBundle = (pem: string): Option.Option<Validity> => {
-  const readable = Array.getSomes(
-    Array.getSuccesses([...pem.matchAll(PEM)].map(([text]) => Result.try(() => new X509Certificate(text)))).map(
-      validityOf
-    )
-  )
+  const readable = Array.getSomes(Array.getSuccesses(certificatesOf(pem)).map(validityOf))
   return Array.isReadonlyArrayNonEmpty(readable)
     ? Option.some(readable.reduce((a, b) => DateTime.isGreaterThan(b.notAfter, a.notAfter) ? b : a))
     : Option.none()
@@ -372,7 +366,8 @@ const run = Effect.fnUntraced(function*(config: Config) {
 })
 
 /** A client certificate's file holds the certificate first, and perhaps its issuers. */
-const ofLeaf = (pem: string): Option.Option<Validity> => ofBundle(pem.match(PEM)?.[0] ?? "")
+const ofLeaf = (pem: string): Option.Option<Validity> =>
+  Array.head(certificatesOf(pem)).pipe(Option.flatMap(Result.getSuccess), Option.flatMap(validityOf))
 
 const bundlesOf = Watch.differsIn(
   ({ webhooks }: ValidatingWebhookConfiguration | MutatingWebhookConfiguration) =>
