@@ -9,7 +9,7 @@ import * as KubeHttp from "../infra/kube/http/KubeHttp.ts"
 import type { Kube } from "../infra/kube/Kube.ts"
 import type { KubeConnection } from "../infra/kube/KubeConnection.ts"
 import { whileLeading } from "../infra/kube/LeaderElection.ts"
-import { LinkClient } from "../infra/link/LinkClient.ts"
+import { LinkClient, isSuperseded } from "../infra/link/LinkClient.ts"
 import * as WebSocketTransport from "../infra/link/WebSocketTransport.ts"
 import { ClusterIdentity } from "../infra/pki/ClusterIdentity.ts"
 import { CredentialStore } from "../infra/pki/CredentialStore.ts"
@@ -173,7 +173,8 @@ const built = (options: AnyOptions) =>
 
 /**
  * Runs an agent until it is interrupted. Of several with resources in one cluster one works and the others wait, by the
- * Lease {@link LEASE}; they are ready all the same.
+ * Lease {@link LEASE}; they are ready all the same. With a master it works on while the API server takes no renewals, and
+ * tells that, unless the master has heard of another (docs/decisions/0015-leading-without-an-api-server.md).
  */
 export const run = Effect.fnUntraced(
   function*(
@@ -183,6 +184,7 @@ export const run = Effect.fnUntraced(
     }
   ) {
     let store: ProbeStore["Service"] | undefined
+    let client: LinkClient["Service"] | undefined
     /** One that waits for its turn has nothing to do, and does that. */
     const unready = Effect.suspend(() =>
       store === undefined
@@ -199,14 +201,21 @@ export const run = Effect.fnUntraced(
     const work = Effect.scoped(Effect.gen(function*() {
       const context = yield* built(options)
       store = Context.get(context, ProbeStore)
+      client = Option.getOrUndefined(Context.getOption(context, LinkClient))
       return yield* Effect.never
     })).pipe(Effect.ensuring(Effect.sync(() => {
       store = undefined
+      client = undefined
     })))
     if (options.mode === "memory") return yield* work
     return yield* whileLeading({
       lease: { name: LEASE, namespace: options.probeNamespace },
       ...LEASE_TIMES,
+      ...(options.master === undefined ? {} : {
+        contested: Effect.suspend(() =>
+          client === undefined ? Effect.never : Stream.runHead(Stream.filter(client.changes, isSuperseded))
+        ).pipe(Effect.asVoid)
+      }),
       identity: `${hostname()}-${yield* randomSuffix}`
     }, work).pipe(Effect.provide(KubeHttp.layer(options.connection)))
   },

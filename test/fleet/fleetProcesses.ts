@@ -130,16 +130,18 @@ export const masterHost = Effect.fnUntraced(function*(folder: string): Effect.fn
   }
 })
 
-/** An agent outside its cluster, which stores nothing there. */
+/** An agent outside its cluster, which stores nothing there; or, with `namespace`, what an installed one stores. */
 export const startAgent = (master: Pick<MasterHost, "home" | "url">, options: {
   readonly state: string
   readonly kubeconfig: string
   readonly tokenFile?: string | undefined
+  readonly namespace?: string | undefined
 }) =>
   start(master.home, [
     "agent",
-    "--store",
-    "memory",
+    ...options.namespace === undefined
+      ? ["--store", "memory"]
+      : ["--store", "resources", "--namespace", options.namespace],
     "--master",
     master.url,
     "--state",

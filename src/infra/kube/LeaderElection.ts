@@ -24,6 +24,12 @@ export interface LeaderElectionOptions {
   readonly retryPeriod?: Duration.Input | undefined
   /** Between two tries of a candidate, and up to 1.2 times longer at random; `retryPeriod` when absent. */
   readonly acquirePeriod?: Duration.Input | undefined
+  /**
+   * For a body that is worth running while the API server takes no renewals, such as one that tells just that. It goes on
+   * past `renewDeadline` until another is seen to hold the lease, or until this effect ends, by which it learns otherwise
+   * that another leads. For that long two may lead, of which one does not reach the API server.
+   */
+  readonly contested?: Effect.Effect<void> | undefined
 }
 
 /** Of wait.JitterUntil in client-go's acquire loop. */
@@ -34,8 +40,8 @@ const RELEASE_TIMEOUT = "5 seconds"
  * Runs `body` whenever this process leads, and interrupts it when it no longer does; then it waits for its next turn. Ends
  * with what `body` ends with, and gives the lease back when it ends in any way, so that a successor need not wait.
  *
- * A body that is interrupted must end within `leaseDuration` minus `renewDeadline`: then no two run at once. Errors of the
- * API server are logged and tried again for ever; they are no reason to stop being a candidate.
+ * A body that is interrupted must end within `leaseDuration` minus `renewDeadline`: then no two run at once, without
+ * `contested`. Errors of the API server are logged and tried again for ever; they are no reason to stop being a candidate.
  */
 export const whileLeading = <A, E, R>(
   options: LeaderElectionOptions,
@@ -150,16 +156,39 @@ const makeElection = Effect.fnUntraced(function*(options: LeaderElectionOptions)
     }
   })
 
-  /** Ends when the lease is lost: another has it, or no renewal succeeded in time. */
+  /** Tries for ever. Answers since when the lease is sure to be ours again, or that another has it. */
+  const regain = Effect.gen(function*() {
+    while (true) {
+      const result = yield* tryFor(renewDeadline)
+      if (result !== "failed") return result
+      yield* Effect.sleep(retryPeriod)
+    }
+  })
+
+  /** Ends when the lease is lost, and with it the term. */
   const renewUntilLost = Effect.fnUntraced(function*(acquiredAt: number) {
+    let renewedAt = acquiredAt
+    while (true) {
+      const ended = yield* renewUntilOverdue(renewedAt)
+      if (ended === "others" || options.contested === undefined) return
+      yield* Effect.logWarning("the lease cannot be renewed; the work goes on until another leads")
+      const regained = yield* Effect.raceFirst(regain, Effect.as(options.contested, "others" as const))
+      if (regained === "others") return
+      yield* Effect.logInfo("the lease is renewed again")
+      renewedAt = regained
+    }
+  })
+
+  /** Ends when another has the lease, or no renewal succeeded in time. */
+  const renewUntilOverdue = Effect.fnUntraced(function*(acquiredAt: number) {
     let renewedAt = acquiredAt
     const left = Effect.map(monotonicMillis, (now) => renewedAt + renewDeadline - now)
     while (true) {
       yield* Effect.sleep(Math.max(0, Math.min(retryPeriod, yield* left)))
       const remaining = yield* left
-      if (remaining <= 0) return
+      if (remaining <= 0) return "overdue" as const
       const result = yield* tryFor(remaining)
-      if (result === "others") return
+      if (result === "others") return "others" as const
       if (result !== "failed") renewedAt = result
     }
   })

@@ -63,6 +63,11 @@ export type LinkStatus = Data.TaggedEnum<{
 }>
 export const LinkStatus = Data.taggedEnum<LinkStatus>()
 
+/** Whether the last link ended because the cluster has made another: a second agent of it works. */
+export const isSuperseded = (status: LinkStatus): boolean =>
+  status._tag === "Waiting" && status.because._tag === "LinkClosed" && status.because.reason._tag === "PeerLeft" &&
+  status.because.reason.farewell._tag === "Superseded"
+
 export interface LinkClientOptions {
   /** `https://host:port`. */
   readonly master: string

@@ -1,0 +1,101 @@
+/** An installed agent, whose place among others hangs on its API server, tells that this is down all the same. */
+import { assert, layer } from "@effect/vitest"
+import { DateTime, Effect } from "effect"
+import { mkdirSync, mkdtempSync, readFileSync, readdirSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { apiHealth } from "../../src/probes/kubernetes/apiHealth.ts"
+import { temporaryFolder } from "../cli/Kubeprober.ts"
+import { TestCluster, eventually } from "../clusters/TestCluster.ts"
+import * as TcpProxy from "../kube/TcpProxy.ts"
+import { fault } from "../proofs/proof.ts"
+import { cellOf, masterHost, said, shown, startAgent } from "./fleetProcesses.ts"
+
+const base = temporaryFolder()
+const namespace = "kubeprober"
+const crds = new URL("../../crds/", import.meta.url)
+
+/** Longer than a leader without a master goes on when its Lease cannot be renewed (30 s). */
+const OUTAGE = "40 seconds"
+
+/** Of an API server that is well, but listens on this machine alone: Kubernetes writes no endpoints for a loopback address. */
+const WELL = "WARN API_NO_ENDPOINTS"
+
+layer(TestCluster.layer({ name: "api-down" }), { excludeTestServices: true, timeout: "120 seconds" })(
+  "an installed agent",
+  (it) => {
+    const install = Effect.gen(function*() {
+      const { apply, kubectl } = yield* TestCluster
+      yield* apply(...readdirSync(crds).map((file) => readFileSync(new URL(file, crds), "utf8")))
+      yield* kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+      yield* apply({ apiVersion: "v1", kind: "Namespace", metadata: { name: namespace } })
+    })
+
+    it.effect(
+      fault(
+        apiHealth,
+        "API_DOWN",
+        "an installed agent tells it for as long as it is so, unless another agent can do more"
+      ),
+      () =>
+        Effect.gen(function*() {
+          const { cluster } = yield* TestCluster
+          yield* install
+          // Another when it is tried again, in which the cluster is not known yet.
+          const folder = mkdtempSync(join(base, "try-"))
+          const master = yield* masterHost(folder)
+          yield* master.start
+          yield* master.apply("kubernetes", {
+            clusterSelector: {},
+            checks: [{ name: "api", use: "k8s.api.health" }, { name: "child", use: "k8s.finalizers.stuck" }],
+            policy: { interval: "2s" }
+          })
+          const cells = (api: string, child: string, since: DateTime.Utc) =>
+            eventually(
+              master.rows(),
+              (rows) =>
+                [["api", api], ["child", child]].every(([checker = "", wanted]) => {
+                  const cell = cellOf(rows, "edge", checker)
+                  return cell !== undefined && cell.freshness === "fresh" && shown(cell) === wanted &&
+                    cell.lastRun !== undefined && DateTime.isGreaterThan(cell.lastRun, since)
+                }),
+              { within: "90 seconds", every: "1 second" }
+            )
+
+          const way = yield* TcpProxy.make(cluster.server)
+          const kubeconfig = join(folder, "kubeconfig")
+          writeFileSync(kubeconfig, readFileSync(cluster.kubeconfigPath, "utf8").replace(cluster.server, way.server))
+          const agent = yield* startAgent(master, {
+            state: join(folder, "first"),
+            kubeconfig,
+            tokenFile: yield* master.add("edge"),
+            namespace
+          })
+          yield* cells(WELL, "PASS", yield* DateTime.now)
+
+          yield* cluster.components.apiServer.stop
+          const stopped = yield* DateTime.now
+          yield* cells("ERROR API_DOWN", "UNKNOWN PARENT_FAILED", stopped)
+          yield* cells("ERROR API_DOWN", "UNKNOWN PARENT_FAILED", DateTime.addDuration(stopped, OUTAGE))
+          yield* cluster.components.apiServer.start
+          yield* said(agent, /the lease is renewed again/u, { within: "60 seconds" })
+          yield* cells(WELL, "PASS", yield* DateTime.now)
+          assert.notInclude(agent.output(), "no longer leading")
+          assert.lengthOf(agent.output().match(/\blinked\b/gu) ?? [], 1, "the link did not break")
+
+          // Only this one has lost its way there: another agent leads then, and the two do not take the link in turns.
+          mkdirSync(join(folder, "second"))
+          const second = yield* startAgent(master, {
+            state: join(folder, "second"),
+            kubeconfig: cluster.kubeconfigPath,
+            namespace
+          })
+          way.freeze(true)
+          yield* said(second, /\bregistered\b/u, { within: "90 seconds" })
+          yield* said(agent, /no longer leading/u)
+          yield* cells(WELL, "PASS", yield* DateTime.now)
+          assert.lengthOf(second.output().match(/\blinked\b/gu) ?? [], 1, second.output())
+        }),
+      400_000
+    )
+  }
+)
