@@ -5,10 +5,10 @@ import * as KubeConnection from "../../src/infra/kube/KubeConnection.ts"
 import * as Local from "../../src/local/Local.ts"
 import { LocalCluster, type LocalClusterOptions } from "../../src/local/LocalCluster.ts"
 
-/** The cluster and, as its administrator, `Kube`. One a test file: `name` must be unique among them. */
+/** The cluster and, as its administrator, `Kube`; the process id in its name keeps runs of the tests side by side apart. */
 export const layer = (name: string, options: Omit<LocalClusterOptions, "name"> = {}) =>
   Layer.unwrap(Effect.map(LocalCluster, (cluster) => KubeHttp.layer(admin(cluster)))).pipe(
-    Layer.provideMerge(LocalCluster.layer({ ...options, name })),
+    Layer.provideMerge(LocalCluster.layer({ ...options, name: `${name}-${process.pid}` })),
     Layer.provideMerge(Local.layer),
     Layer.orDie
   )
