@@ -8,6 +8,7 @@ import { ControlLoopsConfig, controlLoops, judgeLease } from "../../src/probes/k
 import * as Needs from "../../src/probes/Needs.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import { RUN_LABEL } from "../../src/probes/Scratch.ts"
+import { atEach, halts } from "../clusters/AtRequest.ts"
 import { interruptAt } from "../clusters/Interruption.ts"
 import * as ProbeProcess from "../clusters/ProbeProcess.ts"
 import { PROBE_NAMESPACE, TestCluster, eventually } from "../clusters/TestCluster.ts"
@@ -98,11 +99,14 @@ describe("k8s.control.loops", () => {
           Effect.gen(function*() {
             const { kube, run, userWith } = yield* TestCluster
             yield* eventually(run(controlLoops), (report) => verdict(report) === "PASS", { every: "500 millis" })
-            const requests = yield* kube.requests
-            const report = yield* run(controlLoops)
-            assert.strictEqual(verdict(report), "PASS", report.message)
-            // Two for the pre-flight, one for the deletion, and what the probe says it costs.
-            assert.isAtMost((yield* kube.requests) - requests, 14)
+            const cost = Effect.gen(function*() {
+              const requests = yield* kube.requests
+              const report = yield* run(controlLoops)
+              assert.strictEqual(verdict(report), "PASS", report.message)
+              return (yield* kube.requests) - requests
+            })
+            // Two for the pre-flight, one for the deletion, and what the probe says it costs; more while a loop is late.
+            yield* eventually(cost, (requests) => requests <= 14)
             for (const optional of [true, false]) {
               const minimal = yield* run(controlLoops, { as: yield* userWith(controlLoops.needs, { optional }) })
               assert.strictEqual(verdict(minimal), "PASS", minimal.message)
@@ -200,7 +204,10 @@ describe("k8s.control.loops", () => {
         () =>
           Effect.gen(function*() {
             const { run } = yield* TestCluster
-            const report = yield* whilePaused(({ scheduler }) => scheduler, run(strict))
+            const report = yield* whilePaused(
+              ({ scheduler }) => scheduler,
+              run(Probe.configure(controlLoops, { podErrorAfter: "30s", scheduledErrorAfter: "2s" }))
+            )
             assert.strictEqual(verdict(report), "ERROR NOT_SCHEDULED", report.message)
             assert.deepStrictEqual(report.findings.map(({ subject }) => subject?.name), ["kube-scheduler"])
             yield* passes
@@ -224,37 +231,49 @@ describe("k8s.control.loops", () => {
           yield* passes
         }))
 
-      for (
-        const [code, name, component] of [
-          ["POD_SLOW", "kube-controller-manager", "controllerManager"],
-          ["SCHEDULING_SLOW", "kube-scheduler", "scheduler"]
-        ] as const
-      ) {
-        it.effect(
-          fault(controlLoops, code, `warns of a ${name} that halts for two seconds at a time`),
-          () =>
-            Effect.gen(function*() {
-              const { cluster, run } = yield* TestCluster
-              const { pause, resume } = cluster.components[component]
-              // It halts for most of the time, so that a second look finds it as slow.
-              const halting = Effect.forever(
-                pause.pipe(
-                  Effect.andThen(Effect.sleep("2 seconds")),
-                  Effect.andThen(resume),
-                  Effect.andThen(Effect.sleep("300 millis"))
-                )
-              )
-              yield* pause
-              const report = yield* Effect.raceFirst(
-                run(Probe.configure(controlLoops, { podWarnAfter: "1s", scheduledWarnAfter: "1s" })),
-                Effect.orDie(halting)
-              ).pipe(Effect.ensuring(resume))
-              assert.strictEqual(verdict(report), `WARN ${code}`, report.message)
-              assert.deepStrictEqual(report.findings.map(({ subject }) => subject?.name), [name])
-              yield* passes
+      it.effect(
+        fault(controlLoops, "POD_SLOW", "warns of a kube-controller-manager that halts for two seconds at a time"),
+        () =>
+          Effect.gen(function*() {
+            const { cluster: { components: { controllerManager } }, kube, run } = yield* TestCluster
+            // At each, so that a second look finds it as slow.
+            const as = atEach(kube, "create Deployment", halts(controllerManager, "2 seconds"))
+            const report = yield* run(Probe.configure(controlLoops, { podWarnAfter: "500ms" }), { as })
+            assert.strictEqual(verdict(report), "WARN POD_SLOW", report.message)
+            assert.deepStrictEqual(report.findings.map(({ subject }) => subject?.name), ["kube-controller-manager"])
+            yield* passes
+          })
+      )
+
+      it.effect(
+        fault(controlLoops, "SCHEDULING_SLOW", "warns of a kube-scheduler that halts for two seconds at a time"),
+        () =>
+          Effect.gen(function*() {
+            const { cluster: { components: { scheduler } }, kube, run } = yield* TestCluster
+            let made = ""
+            const pausing = atEach(kube, "create Deployment", (send, { name }) => {
+              made = name
+              return Effect.andThen(scheduler.pause, send)
             })
-        )
-      }
+            // Until two seconds after the probe has seen the pod, from when it counts.
+            const as = atEach(pausing, "list Pod", (send) => {
+              if (made === "") return send
+              const pods = kube.list(Pod, { labelSelector: `kubeprober.io/control-loops=${made}` })
+              made = ""
+              return Effect.andThen(
+                eventually(pods, ({ items }) => items.length > 0),
+                halts(scheduler, "2 seconds")(send)
+              )
+            })
+            const report = yield* run(
+              Probe.configure(controlLoops, { podWarnAfter: "30s", scheduledWarnAfter: "500ms" }),
+              { as }
+            ).pipe(Effect.ensuring(scheduler.resume))
+            assert.strictEqual(verdict(report), "WARN SCHEDULING_SLOW", report.message)
+            assert.deepStrictEqual(report.findings.map(({ subject }) => subject?.name), ["kube-scheduler"])
+            yield* passes
+          })
+      )
 
       it.effect("leaves nothing when it is interrupted at any of its requests", () =>
         Effect.gen(function*() {
