@@ -1,11 +1,12 @@
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Effect, Fiber, Schema } from "effect"
+import { Effect, Schema } from "effect"
 import * as Sweeper from "../../src/agent/Sweeper.ts"
 import { ConfigMap, Namespace } from "../../src/infra/kube/resources/core.ts"
 import { NamespaceLifecycleConfig, namespaceLifecycle } from "../../src/probes/kubernetes/namespaceLifecycle.ts"
 import * as Needs from "../../src/probes/Needs.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import { RUN_LABEL } from "../../src/probes/Scratch.ts"
+import { atFirst, halts } from "../clusters/AtRequest.ts"
 import { killWhileHeld } from "../clusters/killWhileHeld.ts"
 import * as ProbeProcess from "../clusters/ProbeProcess.ts"
 import { PROBE_NAMESPACE, TestCluster, eventually, reasonOf } from "../clusters/TestCluster.ts"
@@ -113,21 +114,18 @@ describe("k8s.namespace.lifecycle", () => {
         () =>
           Effect.gen(function*() {
             const { kube, run } = yield* TestCluster
-            const holder = (namespace: string, finalizers: ReadonlyArray<string>) => ({
-              metadata: { name: "holder", namespace, finalizers }
+            const as = atFirst(kube, "delete Namespace", (send, { name }) =>
+              Effect.andThen(
+                kube.create(ConfigMap, {
+                  metadata: { name: "holder", namespace: name, finalizers: ["kubeprober.test/hold"] }
+                }),
+                send
+              ))
+            // The condition is there five seconds after the deletion at the earliest.
+            const report = yield* run(Probe.configure(namespaceLifecycle, { deleteErrorAfter: "12s" }), {
+              as,
+              runId: "stuck"
             })
-            const fiber = yield* Effect.forkScoped(
-              run(Probe.configure(namespaceLifecycle, { deleteErrorAfter: "8s" }), { runId: "stuck" })
-            ).pipe(
-              Effect.tap(() =>
-                Effect.flatMap(
-                  namespaceOf("stuck"),
-                  (name) => kube.create(ConfigMap, holder(name, ["kubeprober.test/hold"]))
-                )
-              ),
-              withoutControllers
-            )
-            const report = yield* Fiber.join(fiber)
             assert.strictEqual(verdict(report), "ERROR NAMESPACE_STUCK")
             assert.include(report.message, "NamespaceFinalizersRemaining")
             assert.include(report.message, "kubeprober.test/hold")
@@ -154,27 +152,19 @@ describe("k8s.namespace.lifecycle", () => {
         () =>
           Effect.gen(function*() {
             const { cluster: { components: { controllerManager } }, kube, run } = yield* TestCluster
-            const { pause, resume } = controllerManager
-            const ofRuns = Effect.map(kube.list(Namespace, { labelSelector: RUN_LABEL }), ({ items }) => items)
-            const until = (is: (items: ReadonlyArray<Namespace>) => boolean) => eventually(ofRuns, is)
-            /** Halts until a namespace of a run is a while old, and again when it has been deleted. */
-            const halting = Effect.forever(
-              pause.pipe(
-                Effect.andThen(until((items) => items.length > 0)),
-                Effect.andThen(Effect.delay(resume, "3 seconds")),
-                Effect.andThen(
-                  until((items) => items.some(({ metadata }) => metadata.deletionTimestamp !== undefined))
-                ),
-                Effect.andThen(pause),
-                Effect.andThen(Effect.delay(resume, "8 seconds")),
-                Effect.andThen(until((items) => items.length === 0))
-              )
+            const creating = atFirst(kube, "create Namespace", halts(controllerManager, "2 seconds"))
+            const as = atFirst(creating, "delete Namespace", halts(controllerManager, "3 seconds"))
+            const report = yield* run(
+              Probe.configure(namespaceLifecycle, {
+                defaultsWarnAfter: "500ms",
+                // Of a controller manager that loses its lease while it halts, too.
+                defaultsErrorAfter: "50s",
+                // A deletion takes five seconds by itself.
+                deleteWarnAfter: "6s",
+                deleteErrorAfter: "60s"
+              }),
+              { as }
             )
-            yield* pause
-            const report = yield* Effect.raceFirst(
-              run(Probe.configure(namespaceLifecycle, { defaultsWarnAfter: "1s", deleteWarnAfter: "7s" })),
-              Effect.orDie(halting)
-            ).pipe(Effect.ensuring(resume))
             assert.deepStrictEqual(report.findings.map(verdict), [
               "WARN NAMESPACE_DEFAULTS_SLOW",
               "WARN NAMESPACE_DELETE_SLOW"
