@@ -2,6 +2,7 @@
 import { assert } from "@effect/vitest"
 import type * as Vitest from "@effect/vitest"
 import { Effect } from "effect"
+import type { Report } from "../../src/domain/Report.ts"
 import * as Needs from "../../src/probes/Needs.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import * as Kills from "../clusters/Kills.ts"
@@ -20,6 +21,15 @@ export const second = Effect.map(TestCluster, ({ cluster }) => {
 /** Codes with the names of what they blame. */
 export const found = (report: { readonly findings: ReadonlyArray<{ code: string; subject?: { name: string } }> }) =>
   report.findings.map(({ code, subject }) => `${code} ${subject?.name ?? "-"}`)
+
+/**
+ * Looks until exactly these are found, in any order. Where a machine is busy, a stage before the broken one may be late in
+ * one look, or a second thing be slow.
+ */
+export const finds = <E, R>(look: Effect.Effect<Report, E, R>, names: ReadonlyArray<string>) => {
+  const wanted = names.toSorted().join()
+  return eventually(look, (report) => found(report).toSorted().join() === wanted, { within: "2 minutes" })
+}
 
 /** While `broken` is in force. */
 export const during = <A, E, R, E1, R1, E2, R2>(

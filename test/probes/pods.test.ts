@@ -3,9 +3,11 @@
  * node whose kubelet is gone stays Ready for 50 seconds, in which a sweep must see it.
  */
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Duration, Effect, Fiber, Schema } from "effect"
+import { Duration, Effect, Schema } from "effect"
 import * as ProbeWorld from "../../src/agent/ProbeWorld.ts"
-import { Deployment, ReplicaSet } from "../../src/infra/kube/resources/apps.ts"
+import type { Report } from "../../src/domain/Report.ts"
+import type { Kube } from "../../src/infra/kube/Kube.ts"
+import { ReplicaSet } from "../../src/infra/kube/resources/apps.ts"
 import { Node, Pod } from "../../src/infra/kube/resources/core.ts"
 import { COREDNS_IMAGE, PAUSE_IMAGE } from "../../src/local/image/Images.ts"
 import { type Swept, judge as judgeSweep, nodeSweep } from "../../src/probes/kubernetes/nodeSweep.ts"
@@ -14,11 +16,12 @@ import * as Probe from "../../src/probes/Probe.ts"
 import { imagePullOf } from "../../src/probes/workers/imagePull.ts"
 import { isNoSuchImage, sight } from "../../src/probes/workers/podStage.ts"
 import { type WorkerFault, type WorkerImage } from "../../src/probes/workers/Workers.ts"
+import { atEach, atFirst } from "../clusters/AtRequest.ts"
 import { PROBE_NAMESPACE, TestCluster, eventually } from "../clusters/TestCluster.ts"
 import * as WorkerCluster from "../clusters/WorkerCluster.ts"
 import { WORKER_IMAGE, workerImage } from "../clusters/workerImage.ts"
 import { blind, fault } from "../proofs/proof.ts"
-import { during, found, ofWorkers, passes, second } from "./inPods.ts"
+import { during, finds, found, ofWorkers, passes, second } from "./inPods.ts"
 
 describe("judging a sweep", () => {
   const config = { slow: Duration.seconds(30), goneWithin: Duration.seconds(60) }
@@ -249,11 +252,16 @@ layer(
   const MISSING = worldOf("kubeprober.local/missing:1")
   const CRASHING = worldOf(COREDNS_IMAGE)
 
-  const run = (check: Probe.Check, its = world) => Effect.flatMap(TestCluster, ({ run }) => run(check, { world: its }))
-  const sweep = (config: typeof nodeSweep extends Probe.Probe<infer _, infer E> ? E : never = {}, its = world) =>
-    Effect.map(run(Probe.configure(nodeSweep, config), its), found)
-  const life = (config: typeof workloadLifecycle extends Probe.Probe<infer _, infer E> ? E : never = {}, its = world) =>
-    run(Probe.configure(workloadLifecycle, config), its)
+  /** For a fault that is looked for again, and what comes after it. */
+  const TIMEOUT = 240_000
+
+  type Config<P> = P extends Probe.Probe<infer _, infer E> ? E : never
+  const run = (check: Probe.Check, its = world, as?: Kube["Service"]) =>
+    Effect.flatMap(TestCluster, ({ run }) => run(check, { world: its, as }))
+  const sweep = (config: Config<typeof nodeSweep> = {}, its = world, as?: Kube["Service"]) =>
+    run(Probe.configure(nodeSweep, config), its, as)
+  const life = (config: Config<typeof workloadLifecycle> = {}, its = world, as?: Kube["Service"]) =>
+    run(Probe.configure(workloadLifecycle, config), its, as)
 
   ofWorkers(it, nodeSweep, { perNode: true })
   ofWorkers(it, workloadLifecycle, { perNode: false })
@@ -268,38 +276,35 @@ layer(
       yield* during(
         edit("bridge", "absent"),
         Effect.gen(function*() {
-          const report = yield* run(Probe.configure(nodeSweep, { within: "20s" }))
-          assert.deepStrictEqual(found(report), [`SANDBOX_FAILED ${name}`])
+          const report = yield* finds(sweep({ within: "20s" }), [`SANDBOX_FAILED ${name}`])
           assert.include(report.message, "absent")
         }),
         edit("absent", "bridge")
       )
       yield* passes(nodeSweep)
-    }))
+    }), TIMEOUT)
 
   it.effect(fault(nodeSweep, "SANDBOX_FAILED", "a node's containerd is killed"), () =>
     Effect.gen(function*() {
       const { containerd, name } = yield* second
-      yield* during(
-        containerd.kill,
-        Effect.map(sweep({ within: "15s" }), (names) => assert.deepStrictEqual(names, [`SANDBOX_FAILED ${name}`])),
-        containerd.start
+      // Killed anew for each look: half a minute later its node is not Ready any more, and not looked at.
+      yield* finds(
+        during(containerd.kill, sweep({ within: "15s" }), containerd.start),
+        [`SANDBOX_FAILED ${name}`]
       )
       yield* passes(nodeSweep)
-    }))
+    }), TIMEOUT)
 
   it.effect(
     fault(nodeSweep, "KUBELET_SILENT", "a node's kubelet is killed, and the node is still Ready"),
     () =>
       Effect.gen(function*() {
         const { kubelet, name } = yield* second
-        yield* during(
-          kubelet.kill,
-          Effect.map(sweep({ within: "15s" }), (names) => assert.deepStrictEqual(names, [`KUBELET_SILENT ${name}`])),
-          kubelet.start
-        )
+        // Killed anew for each look, for its node stays Ready for less than a minute.
+        yield* finds(during(kubelet.kill, sweep({ within: "15s" }), kubelet.start), [`KUBELET_SILENT ${name}`])
         yield* passes(nodeSweep)
-      })
+      }),
+    TIMEOUT
   )
 
   it.effect(fault(nodeSweep, "IMAGE_PULL_FAILED", "the image is missing on one node"), () =>
@@ -312,14 +317,14 @@ layer(
       yield* during(
         exec(["ctr", "-n", "k8s.io", "images", "rm", "--sync", ...images]),
         Effect.gen(function*() {
-          assert.deepStrictEqual(yield* sweep(), [`IMAGE_PULL_FAILED ${name}`])
+          assert.deepStrictEqual(found(yield* sweep()), [`IMAGE_PULL_FAILED ${name}`])
           const pulling = ProbeWorld.make({ workers: Effect.succeed({ image: WORKER_IMAGE }) })
-          assert.deepStrictEqual(yield* sweep({ within: "20s" }, pulling), [`IMAGE_PULL_FAILED ${name}`])
+          yield* finds(sweep({ within: "20s" }, pulling), [`IMAGE_PULL_FAILED ${name}`])
         }),
         Effect.flatMap(workerImage, importImage)
       )
       yield* passes(nodeSweep)
-    }))
+    }), TIMEOUT)
 
   it.effect(
     fault(nodeSweep, "UNREACHABLE_FROM_KUBELET", "a firewall is between a node and its pods"),
@@ -329,14 +334,12 @@ layer(
         const rule = ["OUTPUT", "-d", podCidr, "-j", "DROP"]
         yield* during(
           exec(["iptables", "-I", ...rule]),
-          Effect.map(
-            sweep({ within: "15s" }),
-            (names) => assert.deepStrictEqual(names, [`UNREACHABLE_FROM_KUBELET ${name}`])
-          ),
+          finds(sweep({ within: "15s" }), [`UNREACHABLE_FROM_KUBELET ${name}`]),
           exec(["iptables", "-D", ...rule])
         )
         yield* passes(nodeSweep)
-      })
+      }),
+    TIMEOUT
   )
 
   it.effect(
@@ -364,11 +367,12 @@ layer(
               }]
             }
           }),
-          Effect.map(sweep({ within: "10s" }), (names) => assert.deepStrictEqual(names, [`NODE_FULL ${name}`])),
+          finds(sweep({ within: "10s" }), [`NODE_FULL ${name}`]),
           kubectl("delete", "pod", "filler", "-n", "default")
         )
         yield* passes(nodeSweep)
-      })
+      }),
+    TIMEOUT
   )
 
   it.effect(
@@ -377,29 +381,26 @@ layer(
       Effect.gen(function*() {
         const { kube } = yield* TestCluster
         const { kubelet, name } = yield* second
-        yield* during(
-          Effect.void,
+        const as = atEach(kube, "delete Pod", (send, { name: pod }) =>
           Effect.gen(function*() {
-            const running = yield* Effect.forkChild(sweep({ goneWithin: "5s" }))
-            yield* eventually(
-              kube.list(Pod, { namespace: PROBE_NAMESPACE, fieldSelector: `spec.nodeName=${name}` }),
-              ({ items }) => items.some(({ metadata }) => metadata.deletionTimestamp !== undefined),
-              { every: "20 millis" }
-            )
-            yield* kubelet.pause
-            assert.deepStrictEqual(yield* Fiber.join(running), [`TERMINATING_STUCK ${name}`])
-          }),
-          kubelet.resume
+            const { spec } = yield* kube.get(Pod, { name: pod, namespace: PROBE_NAMESPACE })
+            if (spec.nodeName === name) yield* kubelet.pause
+            return yield* send
+          }))
+        yield* finds(
+          Effect.ensuring(sweep({ goneWithin: "10s" }, world, as), kubelet.resume),
+          [`TERMINATING_STUCK ${name}`]
         )
         yield* passes(nodeSweep)
-      })
+      }),
+    TIMEOUT
   )
 
   it.effect(fault(nodeSweep, "SLOW", "a pod takes longer than the limit"), () =>
     Effect.gen(function*() {
       // Real times against a limit that no node keeps.
       const { cluster } = yield* TestCluster
-      assert.sameMembers(yield* sweep({ slow: "1ms" }), cluster.nodes.map(({ name }) => `SLOW ${name}`))
+      assert.sameMembers(found(yield* sweep({ slow: "1ms" })), cluster.nodes.map(({ name }) => `SLOW ${name}`))
       yield* passes(nodeSweep)
     }))
 
@@ -411,13 +412,14 @@ layer(
         yield* during(
           scheduler.pause,
           Effect.gen(function*() {
-            assert.deepStrictEqual(yield* sweep({ within: "3s" }), ["SCHEDULER_SILENT kube-scheduler"])
-            assert.deepStrictEqual(found(yield* life({ within: "3s" })), ["UNSCHEDULED kube-scheduler"])
+            assert.deepStrictEqual(found(yield* sweep({ within: "3s" })), ["SCHEDULER_SILENT kube-scheduler"])
+            yield* finds(life({ within: "3s" }), ["UNSCHEDULED kube-scheduler"])
           }),
           scheduler.resume
         )
         yield* passes(workloadLifecycle)
-      })
+      }),
+    TIMEOUT
   )
 
   it.effect(
@@ -437,13 +439,14 @@ layer(
             spec: { hard: { pods: "0" } }
           }),
           Effect.gen(function*() {
-            yield* eventually(sweep(), (names) => names.join() === "NOT_ADMITTED -")
-            assert.deepStrictEqual(found(yield* life({ within: "3s" })), ["NOT_ADMITTED -"])
+            yield* finds(sweep(), ["NOT_ADMITTED -"])
+            yield* finds(life({ within: "5s" }), ["NOT_ADMITTED -"])
           }),
           kubectl("delete", "resourcequota", "none", "-n", PROBE_NAMESPACE)
         )
         yield* passes(workloadLifecycle)
-      })
+      }),
+    TIMEOUT
   )
 
   it.effect(
@@ -459,15 +462,18 @@ layer(
     () =>
       Effect.gen(function*() {
         const { cluster } = yield* TestCluster
-        const nodes = cluster.nodes.map(({ name }) => name)
-        assert.deepStrictEqual(yield* sweep({}, MISSING), ["IMAGE_UNFIT -"])
-        assert.deepStrictEqual(yield* sweep({}, CRASHING), ["IMAGE_UNFIT -"])
-        const one = found(yield* life({ within: "6s" }, MISSING)).join()
-        assert.include(nodes.map((name) => `IMAGE_PULL ${name}`), one)
-        const other = found(yield* life({ within: "8s" }, CRASHING)).join()
-        assert.include(nodes.map((name) => `CRASH ${name}`), other)
+        /** The code, of either node. */
+        const either = (code: string) => {
+          const wanted = cluster.nodes.map(({ name }) => `${code} ${name}`)
+          return (report: Report) => wanted.includes(found(report).join())
+        }
+        assert.deepStrictEqual(found(yield* sweep({}, MISSING)), ["IMAGE_UNFIT -"])
+        assert.deepStrictEqual(found(yield* sweep({}, CRASHING)), ["IMAGE_UNFIT -"])
+        yield* eventually(life({ within: "6s" }, MISSING), either("IMAGE_PULL"))
+        yield* eventually(life({ within: "10s" }, CRASHING), either("CRASH"))
         yield* passes(workloadLifecycle)
-      })
+      }),
+    TIMEOUT
   )
 
   it.effect(
@@ -485,15 +491,14 @@ layer(
           ))
         const absent = `127.0.0.1:${port}/kubeprober:nowhere`
         const theirs = (image: string) => ProbeWorld.make({ workers: Effect.succeed({ image }) })
-        assert.deepStrictEqual(yield* sweep({}, theirs(absent)), ["IMAGE_UNFIT -"])
+        assert.deepStrictEqual(found(yield* sweep({}, theirs(absent))), ["IMAGE_UNFIT -"])
         for (const image of [absent, "kubeprober.local/No:Name"]) {
-          const report = yield* life({ within: "6s" }, theirs(image))
-          assert.deepStrictEqual(found(report), ["IMAGE_UNFIT -"], JSON.stringify(report))
+          const report = yield* finds(life({ within: "6s" }, theirs(image)), ["IMAGE_UNFIT -"])
           assert.strictEqual(report.status, "UNKNOWN")
         }
         yield* passes(workloadLifecycle)
       })),
-    120_000
+    TIMEOUT
   )
 
   it.effect(fault(workloadLifecycle, "ROLLOUT_STUCK", "the controller manager hangs"), () =>
@@ -517,14 +522,13 @@ layer(
       yield* during(
         kubectl("cordon", ...nodes),
         Effect.gen(function*() {
-          const report = yield* life({ within: "3s" })
-          assert.deepStrictEqual(found(report), ["UNSCHEDULED -"])
+          const report = yield* finds(life({ within: "5s" }), ["UNSCHEDULED -"])
           assert.include(report.message, "unschedulable")
         }),
         kubectl("uncordon", ...nodes)
       )
       yield* passes(workloadLifecycle)
-    }))
+    }), TIMEOUT)
 
   it.effect(fault(workloadLifecycle, "ADMISSION", "a webhook for pods has no backend"), () =>
     Effect.gen(function*() {
@@ -562,11 +566,12 @@ layer(
           exec(["sed", "-i", `s/"type":"${from}"/"type":"${to}"/`, "/etc/cni/net.d/10-kubeprober.conflist"])
         yield* during(
           Effect.andThen(kubectl("cordon", first.name), edit("bridge", "absent")),
-          Effect.map(life({ within: "10s" }), (report) => assert.deepStrictEqual(found(report), [`SANDBOX ${name}`])),
+          finds(life({ within: "10s" }), [`SANDBOX ${name}`]),
           Effect.andThen(kubectl("uncordon", first.name), edit("absent", "bridge"))
         )
         yield* passes(workloadLifecycle)
-      })
+      }),
+    TIMEOUT
   )
 
   it.effect(
@@ -582,43 +587,41 @@ layer(
     () =>
       Effect.gen(function*() {
         const { cluster: { components: { controllerManager } }, kube } = yield* TestCluster
-        yield* during(
-          Effect.void,
-          Effect.gen(function*() {
-            const running = yield* Effect.forkChild(life({ within: "20s" }))
-            // Rolled, which the probe sees within its next half second: then it scales.
-            yield* eventually(
-              kube.list(Deployment, { namespace: PROBE_NAMESPACE }),
-              ({ items }) =>
-                items.some(({ metadata: { generation = 0 }, status }) =>
-                  generation > 1 && status.observedGeneration === generation && status.replicas === 2 &&
-                  status.updatedReplicas === 2 && status.availableReplicas === 2
-                ),
-              { every: "10 millis" }
-            )
-            yield* controllerManager.pause
-            assert.deepStrictEqual(found(yield* Fiber.join(running)), ["SCALE kube-controller-manager"])
-          }),
-          controllerManager.resume
+        const scaled = JSON.stringify({ spec: { replicas: 1 } })
+        const as = atEach(kube, "patch Deployment", (send, { patch }) =>
+          JSON.stringify(patch) === scaled ? Effect.andThen(controllerManager.pause, send) : send)
+        // All stages before have as long as this one.
+        yield* finds(
+          Effect.ensuring(life({ within: "20s" }, world, as), controllerManager.resume),
+          ["SCALE kube-controller-manager"]
         )
         assert.deepStrictEqual(found(yield* life({ slow: "1ms" })), ["SLOW -"])
         yield* passes(workloadLifecycle)
-      })
+      }),
+    TIMEOUT
   )
 
   it.effect(fault(workloadLifecycle, "GC", "a finalizer holds a ReplicaSet"), () =>
     Effect.gen(function*() {
       const { kube } = yield* TestCluster
       const ours = Effect.map(kube.list(ReplicaSet, { namespace: PROBE_NAMESPACE }), ({ items }) => items)
-      const running = yield* Effect.forkChild(life({ within: "20s" }))
-      const [held] = yield* eventually(ours, (items) => items.length > 0, { every: "20 millis" })
-      const ref = { name: held?.metadata.name ?? "", namespace: PROBE_NAMESPACE }
-      yield* kube.patch(ReplicaSet, ref, { metadata: { finalizers: ["test.example/stay"] } })
-      const report = yield* Fiber.join(running)
-      yield* kube.patch(ReplicaSet, ref, { metadata: { finalizers: null } })
-      assert.deepStrictEqual(found(report), ["GC kube-controller-manager"])
+      const finalizers = (value: ReadonlyArray<string> | null) =>
+        Effect.flatMap(ours, (items) =>
+          Effect.forEach(
+            items,
+            ({ metadata: { name = "" } }) =>
+              kube.patch(ReplicaSet, { name, namespace: PROBE_NAMESPACE }, { metadata: { finalizers: value } })
+          ))
+      const isGone = eventually(ours, (items) => items.length === 0)
+      const held = Effect.gen(function*() {
+        yield* isGone
+        const as = atFirst(kube, "patch Deployment", (send) => Effect.andThen(finalizers(["test.example/stay"]), send))
+        return yield* Effect.ensuring(life({ within: "20s" }, world, as), Effect.ignore(finalizers(null)))
+      })
+      // All stages before have as long as this one.
+      const report = yield* finds(held, ["GC kube-controller-manager"])
       assert.include(report.message, "test.example/stay")
-      yield* eventually(ours, (items) => items.length === 0)
+      yield* isGone
       yield* passes(workloadLifecycle)
-    }))
+    }), TIMEOUT)
 })
