@@ -12,10 +12,11 @@ import * as Outcome from "../../src/probes/Outcome.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import { diskCommits } from "../../src/probes/workers/tasks/diskCommits.ts"
 import { Workers, needs as workerNeeds } from "../../src/probes/workers/Workers.ts"
+import { atFirst } from "../clusters/AtRequest.ts"
 import { PROBE_NAMESPACE, TestCluster, eventually } from "../clusters/TestCluster.ts"
 import * as WorkerCluster from "../clusters/WorkerCluster.ts"
 import { fault } from "../proofs/proof.ts"
-import { during, found, ofWorkers, passes, second } from "./inPods.ts"
+import { during, finds, found, ofWorkers, passes, second } from "./inPods.ts"
 describe("judging the way from pods to the API", () => {
   const way = (good: number, failure?: { kind: string; detail: string; status?: number }, p50Millis = 10) => ({
     good,
@@ -45,7 +46,7 @@ describe("judging the way from pods to the API", () => {
 })
 
 layer(
-  WorkerCluster.layer({ name: "worker-pods", nodes: 2 }),
+  WorkerCluster.layer({ name: "worker-pods", nodes: 2, nodeTimings: "default" }),
   { excludeTestServices: true, timeout: "180 seconds" }
 )("probes that every node's pod answers alone", (it) => {
   const { world } = WorkerCluster
@@ -54,8 +55,12 @@ layer(
   const CRASHING = worldOf(COREDNS_IMAGE)
 
   const run = (check: Probe.Check, its = world) => Effect.flatMap(TestCluster, ({ run }) => run(check, { world: its }))
+  /** No machine is so busy that an answer takes as long as this. */
   const api = (config: typeof apiFromPod extends Probe.Probe<infer _, infer E> ? E : never = {}) =>
-    Effect.map(run(Probe.configure(apiFromPod, config)), found)
+    run(Probe.configure(apiFromPod, { slow: "10s", ...config }))
+
+  /** For a fault that is looked for again, and what comes after it. */
+  const TIMEOUT = 240_000
 
   ofWorkers(it, apiFromPod, { limits: { slow: "10s" }, perNode: true })
   ofWorkers(it, diskLatency, { limits: { slow: "5s", tooSlow: "10s" }, perNode: true })
@@ -74,11 +79,10 @@ layer(
         yield* during(
           exec(["iptables", "-I", ...rule]),
           Effect.gen(function*() {
-            assert.deepStrictEqual(yield* api({ timeout: "1s" }), [`API_UNREACHABLE_FROM_NODE ${name}`])
+            yield* finds(api({ timeout: "2s" }), [`API_UNREACHABLE_FROM_NODE ${name}`])
             yield* during(
               first.exec(["iptables", "-I", ...rule]),
-              Effect.map(api({ timeout: "1s" }), (names) =>
-                assert.deepStrictEqual(names, ["API_UNREACHABLE_FROM_PODS kubernetes"])),
+              finds(api({ timeout: "1s" }), ["API_UNREACHABLE_FROM_PODS kubernetes"]),
               first.exec(["iptables", "-D", ...rule])
             )
           }),
@@ -86,7 +90,8 @@ layer(
         )
         assert.lengthOf(cluster.nodes, 2)
         yield* passes(apiFromPod)
-      })
+      }),
+    TIMEOUT
   )
 
   it.effect(
@@ -106,14 +111,13 @@ layer(
         const rule = ["PREROUTING", "-t", "nat", ...ofPods, ...third, ...elsewhere]
         yield* during(
           exec(["iptables", "-I", ...rule]),
-          Effect.map(
-            api(),
-            (names) => assert.deepStrictEqual(names, [`API_UNRELIABLE_FROM_NODE ${name}`])
-          ),
+          // Those that are refused may all be among those that go by the server's name.
+          finds(api(), [`API_UNRELIABLE_FROM_NODE ${name}`]),
           exec(["iptables", "-D", ...rule])
         )
         yield* passes(apiFromPod)
-      })
+      }),
+    TIMEOUT
   )
 
   it.effect(
@@ -139,7 +143,7 @@ layer(
         ]
         yield* during(
           exec(["iptables", "-I", ...rule]),
-          Effect.map(api(), (names) => assert.deepStrictEqual(names, [`API_UNTRUSTED ${name}`])),
+          Effect.map(api(), (report) => assert.deepStrictEqual(found(report), [`API_UNTRUSTED ${name}`])),
           exec(["iptables", "-D", ...rule])
         )
         yield* passes(apiFromPod)
@@ -161,20 +165,16 @@ layer(
             kubectl("scale", "deployment/coredns", "-n", "kube-system", `--replicas=${replicas}`),
             kubectl("rollout", "status", "deployment/coredns", "-n", "kube-system", "--timeout=60s")
           )
+        // kube-proxy follows a rollout a moment after it is over.
         yield* during(
           scale(0),
-          Effect.map(api({ timeout: "2s" }), (names) =>
-            assert.sameMembers(names, nodes.map((name) => `API_NAME_FAILS ${name}`))),
+          finds(api({ timeout: "2s" }), nodes.map((name) => `API_NAME_FAILS ${name}`)),
           scale(1)
         )
-        assert.sameMembers(
-          yield* api({ slow: "1ms" }),
-          nodes.map((name) =>
-            `API_SLOW_FROM_NODE ${name}`
-          )
-        )
+        yield* finds(api({ slow: "1ms" }), nodes.map((name) => `API_SLOW_FROM_NODE ${name}`))
         yield* passes(apiFromPod)
-      })
+      }),
+    TIMEOUT
   )
 
   /** Every commit of the worker on this node takes so much longer, as on a slow disk. Takes `strace`. */
@@ -199,21 +199,22 @@ layer(
         const look = (slow: string, tooSlow: string) =>
           Effect.scoped(Effect.andThen(
             Effect.forkScoped(slowDisk(300)),
-            Effect.map(run(Probe.configure(diskLatency, { slow, tooSlow, commits: 10 })), found)
+            run(Probe.configure(diskLatency, { slow, tooSlow, commits: 10 }))
           ))
-        assert.deepStrictEqual(yield* look("250ms", "10s"), [`DISK_SLOW ${name}`])
-        assert.deepStrictEqual(yield* look("200ms", "250ms"), [`DISK_TOO_SLOW ${name}`])
+        // The disk of the other node is this one's as well, and busy with more than the worker.
+        yield* finds(look("200ms", "10s"), [`DISK_SLOW ${name}`])
+        yield* finds(look("150ms", "200ms"), [`DISK_TOO_SLOW ${name}`])
         yield* eventually(
           run(Probe.configure(diskLatency, { slow: "200ms", tooSlow: "250ms", commits: 10 })),
           ({ status }) => status === "PASS"
         )
       }),
-    180_000
+    300_000
   )
 
   describe("a worker pod", () => {
-    /** Many commits, so that there is time to look at the pod. */
-    const busy = (within: Duration.Input = "60 seconds") =>
+    /** Many commits, so that there is time to do something to the pod. */
+    const busy = (times = 10_000, within: Duration.Input = "60 seconds") =>
       Probe.make("test.worker", {
         layer: "infrastructure",
         proves: "A worker pod works.",
@@ -225,17 +226,16 @@ layer(
         confirm: "none",
         run: Effect.fnUntraced(function*() {
           const workers = yield* Workers
-          const { output } = yield* workers.run(diskCommits, { folder: "/tmp", times: 10_000, bytes: 1 }, { within })
+          const { output } = yield* workers.run(diskCommits, { folder: "/tmp", times, bytes: 1 }, { within })
           return Outcome.make(`${output.times} commits`)
         })
       })
-    const workerPods = Effect.map(
-      Effect.flatMap(
-        Kube,
-        (kube) => kube.list(Pod, { namespace: PROBE_NAMESPACE, labelSelector: "app.kubernetes.io/component=worker" })
-      ),
-      ({ items }) => items
-    )
+    const workerPodsOf = (kube: Kube["Service"]) =>
+      Effect.map(
+        kube.list(Pod, { namespace: PROBE_NAMESPACE, labelSelector: "app.kubernetes.io/component=worker" }),
+        ({ items }) => items
+      )
+    const workerPods = Effect.flatMap(Kube, workerPodsOf)
     /** Sends a signal to the worker, wherever it runs; whether there was one. */
     const signal = (name: "CONT" | "STOP" | "KILL") =>
       Effect.flatMap(TestCluster, ({ cluster }) =>
@@ -251,25 +251,33 @@ layer(
 
     it.effect("is restricted, has no token of the API, is labelled, and is gone after the run", () =>
       Effect.gen(function*() {
-        const { kubectl, run } = yield* TestCluster
-        const running = yield* Effect.forkChild(run(busy(), { world, runId: "looked-at" }))
-        const [placed] = yield* eventually(
-          workerPods,
-          ([pod]) => pod?.spec.nodeName !== undefined,
-          { every: "20 millis" }
+        const { cluster, kube, kubectl, run } = yield* TestCluster
+        let drained = ""
+        let json = ""
+        // Kubelets that halt do not end it meanwhile, and an ended one may always be drained.
+        const look = Effect.gen(function*() {
+          const [placed] = yield* eventually(workerPodsOf(kube), ([pod]) => pod?.spec.nodeName !== undefined)
+          // Without --force, for pods that something controls alone.
+          drained = yield* kubectl(
+            "drain",
+            placed?.spec.nodeName ?? "",
+            "--dry-run=client",
+            "--delete-emptydir-data",
+            "--pod-selector=kubeprober.io/run=looked-at"
+          )
+          json = yield* kubectl("get", "pods", "-n", PROBE_NAMESPACE, "-l", "kubeprober.io/run=looked-at", "-o", "json")
+        })
+        const kubelets = (which: "pause" | "resume") =>
+          Effect.forEach(cluster.nodes, ({ kubelet }) => kubelet[which], { discard: true })
+        const as = atFirst(
+          kube,
+          "create Pod",
+          (send) => during(kubelets("pause"), Effect.tap(send, () => look), kubelets("resume"))
         )
-        // Without --force, for pods that something controls alone.
-        const drained = yield* kubectl(
-          "drain",
-          placed?.spec.nodeName ?? "",
-          "--dry-run=client",
-          "--delete-emptydir-data",
-          "--pod-selector=kubeprober.io/run=looked-at"
-        )
-        assert.include(drained, `evicting pod ${PROBE_NAMESPACE}/${placed?.metadata.name ?? ""}`)
-        const pod = JSON.parse(
-          yield* kubectl("get", "pods", "-n", PROBE_NAMESPACE, "-l", "kubeprober.io/run=looked-at", "-o", "json")
-        ).items[0]
+        const report = yield* run(busy(100), { world, as, runId: "looked-at" })
+        assert.strictEqual(report.message, "100 commits", JSON.stringify(report))
+        const pod = JSON.parse(json).items[0]
+        assert.include(drained, `evicting pod ${PROBE_NAMESPACE}/${pod.metadata.name}`)
         assert.strictEqual(pod.spec.automountServiceAccountToken, false)
         assert.strictEqual(pod.metadata.labels["app.kubernetes.io/managed-by"], "kubeprober")
         assert.match(pod.metadata.annotations["kubeprober.io/expires-at"], /^2/)
@@ -277,8 +285,6 @@ layer(
         assert.deepStrictEqual(pod.spec.volumes.map((volume: object) => Object.keys(volume).sort().join()), [
           "emptyDir,name"
         ])
-        const report = yield* Fiber.join(running)
-        assert.strictEqual(report.message, "10000 commits", JSON.stringify(report))
         yield* eventually(workerPods, (pods) => pods.length === 0)
       }))
 
@@ -327,17 +333,19 @@ layer(
           report.findings[0]?.evidence?.["stage"]
         // Kubelets end the workers of earlier runs after their pods are gone.
         const none = eventually(signal("CONT"), (hit) => !hit)
-        yield* none
-        const killed = yield* Effect.forkChild(run(busy(), { world }))
-        yield* eventually(signal("KILL"), (hit) => hit, { every: "20 millis" })
-        assert.strictEqual(stageOf(yield* Fiber.join(killed)), "Crash")
-        yield* none
-        const stopped = yield* Effect.forkChild(run(busy("15 seconds"), { world }))
-        yield* eventually(signal("STOP"), (hit) => hit, { every: "20 millis" })
-        assert.strictEqual(stageOf(yield* Fiber.join(stopped)), "Silent")
+        /** One that has ended by itself before the signal, or begun too late for it, is followed by another. */
+        const signalled = (name: "KILL" | "STOP", stage: string, check: ReturnType<typeof busy>) => {
+          const sent = eventually(signal(name), (hit) => hit, { every: "20 millis" })
+          const look = Effect.raceFirst(run(check, { world }), Effect.andThen(sent, Effect.never))
+          return eventually(Effect.andThen(none, look), (report) => stageOf(report) === stage, {
+            within: "90 seconds"
+          })
+        }
+        yield* signalled("KILL", "Crash", busy())
+        yield* signalled("STOP", "Silent", busy(10_000, "15 seconds"))
         assert.strictEqual(stageOf(yield* run(busy(), { world: MISSING })), "ImagePull")
         assert.strictEqual(stageOf(yield* run(busy(), { world: CRASHING })), "Crash")
         yield* eventually(workerPods, (pods) => pods.length === 0)
-      }))
+      }), TIMEOUT)
   })
 })
