@@ -1,6 +1,6 @@
 /**
- * A Kube for a probe, with which something happens exactly at a request of the probe. A fault that waits for what is seen
- * of the cluster meanwhile may come too early or too late.
+ * A Kube for a probe, with which something happens exactly at a request of the probe. A fault that waits for what is
+ * seen of the cluster meanwhile may come too early or too late.
  */
 import { type Duration, Effect } from "effect"
 import type { Kube } from "../../src/infra/kube/Kube.ts"

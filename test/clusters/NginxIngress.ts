@@ -11,7 +11,7 @@ import { EndpointSlice } from "../../src/infra/kube/resources/discovery.ts"
 import { Ingress } from "../../src/infra/kube/resources/networking.ts"
 import * as Certificates from "../../src/local/Certificates.ts"
 import { nginx } from "../application/Application.ts"
-import { TestCluster } from "./TestCluster.ts"
+import { TestCluster, eventually } from "./TestCluster.ts"
 
 export const CLASS = "nginx-test"
 
@@ -65,9 +65,12 @@ export const start = Effect.gen(function*() {
   const extra = yield* Ref.make("")
   const follows = yield* Ref.make(true)
   const served = yield* Ref.make("")
+  const begun = yield* Ref.make(0)
+  const inForce = yield* Ref.make(0)
 
   const reconcile = Effect.gen(function*() {
     if (!(yield* Ref.get(follows))) return
+    const turn = yield* Ref.updateAndGet(begun, (last) => last + 1)
     const ingresses = (yield* kube.list(Ingress)).items.filter(({ spec }) => spec.ingressClassName === CLASS)
     const slices = (yield* kube.list(EndpointSlice)).items
     const more = yield* Ref.get(extra)
@@ -77,6 +80,7 @@ export const start = Effect.gen(function*() {
         ssl_certificate ${server.path("tls.crt")}; ssl_certificate_key ${server.path("tls.key")}; }
       ${ingresses.map((each) => serverOf(address, each, slices, more)).join("\n")}`
     if (text !== (yield* Ref.getAndSet(served, text))) yield* server.serve(text)
+    yield* Ref.set(inForce, turn)
     yield* Effect.forEach(
       ingresses.filter(({ status }) => status.loadBalancer.ingress.length === 0),
       ({ metadata }) =>
@@ -106,6 +110,11 @@ export const start = Effect.gen(function*() {
     /** Directives at the beginning of each Ingress' location from now on. */
     directives: (text: string) => Ref.set(extra, text),
     /** Whether it looks at Ingresses; at first it does. */
-    follow: (on: boolean) => Ref.set(follows, on)
+    follow: (on: boolean) => Ref.set(follows, on),
+    /** Waits until all that there is now is served, while it looks at Ingresses. */
+    caughtUp: Effect.flatMap(
+      Ref.get(begun),
+      (last) => eventually(Ref.get(inForce), (turn) => turn > last, { every: "20 millis" })
+    )
   }
 }).pipe(Effect.provide(NodeServices.layer))
