@@ -174,7 +174,8 @@ describe("infra.clock.skew", () => {
             const { run } = yield* TestCluster
             const [ahead, behind] = yield* Effect.all([
               withClockOff(5_000)(run(quick)),
-              withClockOff(-5_000)(run(quick))
+              // What renewals need to come here makes our clock seem less behind than it is.
+              withClockOff(-5_500)(run(quick))
             ], { concurrency: 2 })
             for (const [report, where] of [[ahead, "ahead of"], [behind, "behind"]] as const) {
               assert.notInclude(
