@@ -1,6 +1,6 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Duration, Effect, Fiber, Redacted, Result } from "effect"
+import { Duration, Effect, Fiber, Option, Redacted, Result } from "effect"
 import { HttpClient, HttpClientResponse } from "effect/http"
 import { TestClock } from "effect/testing"
 import * as Net from "node:net"
@@ -258,8 +258,8 @@ const slowLine = (port: number, delay: number) =>
 describe("k8s.api.health", () => {
   const cluster = TestCluster.layer({
     name: "api-health",
-    // Without a delay a server that ends answers nothing any more.
-    extraFlags: { "kube-apiserver": ["--bind-address=0.0.0.0", "--shutdown-delay-duration=5s"] }
+    // Without a delay a server that ends answers nothing any more; one that has been seen to end is killed.
+    extraFlags: { "kube-apiserver": ["--bind-address=0.0.0.0", "--shutdown-delay-duration=5m"] }
   })
   layer(cluster, { excludeTestServices: true, timeout: "120 seconds" })("on a real server", (it) => {
     it.effect(healthy(apiHealth, "passes on a healthy cluster, and creates nothing"), () =>
@@ -348,7 +348,8 @@ describe("k8s.api.health", () => {
           )
           assert.strictEqual(`${health?.report.status} ${health?.report.code}`, "ERROR API_DOWN")
           assert.include(health?.report.message, "timeout")
-          assert.isBelow(health?.report.duration ?? Infinity, 6_000)
+          // It was asked once for the 4 s of the limit, not twice.
+          assert.isBelow(health?.report.duration ?? Infinity, 8_000)
           assert.strictEqual(`${because?.report.status} ${because?.report.code}`, "UNKNOWN PARENT_FAILED")
           assert.include(because?.report.message, "API_DOWN")
           const healed = yield* eventually(
@@ -368,7 +369,8 @@ describe("k8s.api.health", () => {
           const report = yield* Effect.ensuring(run(apiHealth), Effect.orDie(cluster.components.apiServer.start))
           assert.strictEqual(`${report.status} ${report.code}`, "ERROR API_DOWN")
           assert.include(report.message, "refused")
-          assert.isBelow(report.duration, 2_000)
+          // A refusal is not waited for.
+          assert.isBelow(report.duration, 4_000)
           yield* eventually(run(apiHealth), ({ status }) => status === "PASS", { within: "60 seconds" })
         }),
       90_000
@@ -421,15 +423,17 @@ describe("k8s.api.health", () => {
           assert.include(healed.message, "1 replica ready")
 
           const { apiServer } = cluster.components
-          const ending = yield* Effect.forkScoped(apiServer.stop)
+          process.kill(Option.getOrThrow(yield* apiServer.pid), "SIGTERM")
           const { findings } = yield* eventually(
             run(always),
-            ({ findings }) => new Set(findings.map(({ code }) => code)).size === 2
+            ({ findings }) =>
+              [...new Set(findings.map(({ code }) => code))].sort().join() ===
+                "API_REPLICA_NOT_READY,API_SHUTTING_DOWN"
           )
           const told = new Map(findings.map(({ code, message, subject }) => [code, { message, subject }]))
           assert.include(told.get("API_SHUTTING_DOWN")?.message, cluster.server)
           assert.include(told.get("API_REPLICA_NOT_READY")?.subject?.name, ownAddress ?? "")
-          yield* Fiber.join(ending)
+          yield* apiServer.kill
           yield* Effect.orDie(apiServer.start)
           yield* eventually(run(always), ({ status }) => status === "PASS")
         })
@@ -453,8 +457,7 @@ describe("k8s.api.health", () => {
           assert.include(report.message, `https://127.0.0.1:${line.port}`)
           const patient = yield* run(Probe.configure(apiHealth, { slow: "5s" }), { as: kube })
           assert.strictEqual(patient.status, "PASS", patient.message)
-          const direct = yield* run(Probe.configure(apiHealth, { slow: "200ms" }))
-          assert.strictEqual(direct.status, "PASS", direct.message)
+          yield* eventually(run(Probe.configure(apiHealth, { slow: "200ms" })), ({ status }) => status === "PASS")
         })
     )
 
