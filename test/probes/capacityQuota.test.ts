@@ -151,7 +151,7 @@ const until = (wanted: string, check: Probe.AnyProbe | Probe.Check = capacityQuo
   Effect.flatMap(
     TestCluster,
     ({ run }) =>
-      eventually(run(check), (report) => verdict(report) === wanted, { every: "300 millis", within: "30 seconds" })
+      eventually(run(check), (report) => verdict(report) === wanted, { every: "300 millis", within: "90 seconds" })
   )
 
 const yamlNode = (name: string) => ({
@@ -184,11 +184,14 @@ const readied = (name: string, allocatable: Record<string, string>) =>
       }`
     ))
 
-const yamlPod = (name: string, cpu = "0") => ({
+const yamlPod = (name: string, options: { readonly cpu?: string; readonly nodeName?: string } = {}) => ({
   apiVersion: "v1",
   kind: "Pod",
   metadata: { name, namespace: "default" },
-  spec: { containers: [{ name: "main", image: "none", resources: { requests: { cpu } } }] }
+  spec: {
+    ...(options.nodeName === undefined ? {} : { nodeName: options.nodeName }),
+    containers: [{ name: "main", image: "none", resources: { requests: { cpu: options.cpu ?? "0" } } }]
+  }
 })
 
 /** Pods that the scheduler has given a node. */
@@ -292,7 +295,8 @@ describe("k8s.capacity.quota", () => {
           )
           yield* kubectl("delete", "-n", "tenant", "secret/s9", "secret/s8", "secret/s7")
           yield* until("PASS")
-        })
+        }),
+      240_000
     )
 
     it.effect(
@@ -315,9 +319,11 @@ describe("k8s.capacity.quota", () => {
               ),
             () => controllerManager.resume
           )
+          // A controller manager that was halted for long has lost its lease and starts anew.
           yield* until("PASS", strict)
           yield* kubectl("delete", "-n", "tenant", "resourcequota/uncounted")
-        })
+        }),
+      240_000
     )
 
     it.effect(
@@ -325,7 +331,7 @@ describe("k8s.capacity.quota", () => {
       () =>
         Effect.gen(function*() {
           const { apply } = yield* TestCluster
-          yield* apply(yamlPod("one", "3"), yamlPod("two", "3"))
+          yield* apply(yamlPod("one", { cpu: "3" }), yamlPod("two", { cpu: "3" }))
           const report = yield* until("WARN NO_NODE_HEADROOM")
           assert.match(
             report.message,
@@ -346,11 +352,8 @@ describe("k8s.capacity.quota", () => {
       ),
       () =>
         Effect.gen(function*() {
-          const { apply, kubectl } = yield* TestCluster
-          yield* kubectl("cordon", "b")
-          yield* apply(...["p1", "p2", "p3"].map((name) => yamlPod(name)))
-          yield* eventually(placed, (count) => count === 3)
-          yield* kubectl("uncordon", "b")
+          const { apply } = yield* TestCluster
+          yield* apply(...["p1", "p2", "p3"].map((name) => yamlPod(name, { nodeName: "a" })))
           const near = yield* eventually(
             Effect.flatMap(TestCluster, ({ run }) => run(capacityQuota)),
             ({ findings }) => findings.some(({ code }) => code === "NODE_PODS_NEAR")
@@ -366,7 +369,8 @@ describe("k8s.capacity.quota", () => {
           assert.strictEqual(yield* placed, 6)
           yield* gone("p1", "p2", "p3", "p4", "p5", "p6", "p7")
           yield* until("PASS")
-        })
+        }),
+      240_000
     )
   })
 })
