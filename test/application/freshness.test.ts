@@ -87,7 +87,7 @@ const finish = Effect.fnUntraced(function*(name: string, type: "Complete" | "Fai
     yield* kubectl("patch", "job", name, "-n", "default", "--subresource=status", "--type=merge", "-p", patch)
   })
   // Refused until the controller has written that the Job was started.
-  yield* eventually(Effect.exit(write), ({ _tag }) => _tag === "Success", { every: "300 millis", within: "20 seconds" })
+  yield* eventually(Effect.exit(write), ({ _tag }) => _tag === "Success", { every: "300 millis", within: "60 seconds" })
 })
 
 const said = Effect.fnUntraced(function*(verdict: string, config: typeof FreshnessConfig.Encoded) {
@@ -162,7 +162,7 @@ describe("app.freshness", () => {
           assert.deepStrictEqual(stale.findings[0]?.subject, subject)
           assert.match(
             stale.message,
-            /made last 1\ds ago \(limit 16s\); 1 Jobs have failed since; the CronJob is suspended/
+            /made last (\d+m )?\d+s ago \(limit 16s\); 1 Jobs have failed since; the CronJob is suspended/
           )
           yield* until("ERROR STALE", labelled)
           yield* finish("healed", "Complete")
