@@ -99,7 +99,8 @@ export const sentinel = (master: RedisServer, quorum: number) =>
     kind: "redis-sentinel",
     lines: [
       `sentinel monitor shop ${HOST} ${master.port} ${quorum}`,
-      "sentinel down-after-milliseconds shop 1000",
+      // A server that has no turn on a busy machine for a second or two is not down.
+      "sentinel down-after-milliseconds shop 5000",
       "sentinel failover-timeout shop 2000"
     ]
   })
@@ -110,7 +111,7 @@ export const cluster = Effect.fnUntraced(function*(size: number, lines: Readonly
     Effect.gen(function*() {
       const { bus } = yield* Effect.orDie(Ports.free(HOST, ["bus"]))
       return yield* start({
-        lines: ["cluster-enabled yes", `cluster-port ${bus}`, "cluster-node-timeout 2000", ...lines]
+        lines: ["cluster-enabled yes", `cluster-port ${bus}`, "cluster-node-timeout 5000", ...lines]
       })
     }), { concurrency: "unbounded" })
   yield* ServerProcess.command(

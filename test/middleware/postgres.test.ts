@@ -104,9 +104,9 @@ describe.concurrent("mw.postgres", () => {
         const config = {
           servers: [primary.address],
           standbys: [standby.address],
-          stepTimeout: "1s",
-          standbyDelay: "2s",
-          standbyDelayError: "8s"
+          stepTimeout: "2s",
+          standbyDelay: "60s",
+          standbyDelayError: "600s"
         }
         assert.strictEqual(Prober.verdict(yield* run(config)), "PASS")
         yield* standby.sql("SELECT pg_wal_replay_pause()")
@@ -116,19 +116,24 @@ describe.concurrent("mw.postgres", () => {
         const late = yield* eventually(
           "the standby is late",
           Effect.map(
-            run(config),
+            run({ ...config, standbyDelay: "2s" }),
             (report) => report.findings.some(({ code }) => code === "STANDBY_BEHIND") ? report : undefined
-          )
+          ),
+          40
         )
         assert.strictEqual(late.status, "WARN", late.message)
         const later = yield* eventually(
           "the standby is later",
-          Effect.map(run(config), (report) => report.status === "ERROR" ? report : undefined)
+          Effect.map(
+            run({ ...config, standbyDelay: "2s", standbyDelayError: "8s" }),
+            (report) => report.status === "ERROR" ? report : undefined
+          ),
+          60
         )
         assert.strictEqual(Prober.verdict(later), "ERROR STANDBY_FAR_BEHIND", later.message)
         assert.strictEqual(later.findings[0]?.subject?.name, standby.address)
         yield* standby.sql("SELECT pg_wal_replay_resume()")
-        assert.strictEqual(Prober.verdict(yield* run(config)), "PASS")
+        yield* eventually("the standby in step", Effect.map(run(config), (report) => report.status === "PASS"))
       }))
   )
 
