@@ -149,7 +149,7 @@ const deployment = (replicas: number, ready = true) => ({
           name: "main",
           image: BUSYBOX_IMAGE,
           command: ["sleep", "3600"],
-          readinessProbe: { exec: { command: [ready ? "true" : "false"] }, periodSeconds: 1 }
+          readinessProbe: { exec: { command: [ready ? "true" : "false"] }, periodSeconds: 1, timeoutSeconds: 10 }
         }]
       }
     }

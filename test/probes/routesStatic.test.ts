@@ -174,7 +174,11 @@ const deployment = (name: string, options: {
           imagePullPolicy: "Never",
           command: ["sleep", "3600"],
           ports: [{ name: "web", containerPort: 8080 }],
-          readinessProbe: { periodSeconds: 1, exec: { command: [options.ready === false ? "false" : "true"] } }
+          readinessProbe: {
+            periodSeconds: 1,
+            timeoutSeconds: 10,
+            exec: { command: [options.ready === false ? "false" : "true"] }
+          }
         }]
       }
     }
