@@ -384,13 +384,16 @@ describe("infra.etcd", () => {
           const config = { endpoints: urls, rounds: 2, stepTimeout: "15s", putWarnAfter: "400ms" }
           const samples = SamplesNode.make()
           yield* eventually(run(config, { samples }), ({ status }) => status === "PASS")
-          const slow = yield* Effect.scoped(Effect.andThen(member.slowDisk(600), run(config, { samples })))
+          // What a busy machine adds to the 600 ms is no second limit's matter.
+          const slow = yield* Effect.scoped(
+            Effect.andThen(member.slowDisk(600), run({ ...config, fsyncErrorAfter: "8s" }, { samples }))
+          )
           assert.deepStrictEqual(said(slow).toSorted(), ["WARN FSYNC_SLOW m1", "WARN PUT_SLOW m1"], slow.message)
           const slower = yield* Effect.scoped(Effect.andThen(member.slowDisk(1_100), run(config, { samples })))
           assert.include(said(slower), "ERROR FSYNC_VERY_SLOW m1", slower.message)
           yield* eventually(run(config, { samples }), ({ status }) => status === "PASS")
         }),
-      60_000
+      180_000
     )
 
     it.effect(fault(etcd, "COMMIT_FAILED", "a disk that hangs"), () =>
@@ -404,7 +407,7 @@ describe("infra.etcd", () => {
         yield* eventually(run(config), ({ status }) => status === "PASS")
         // A lease whose grant was not waited for has no keys, and ends by itself.
         assert.isFalse((yield* left(member)).keys)
-      }), 60_000)
+      }), 150_000)
 
     it.effect(
       fault(etcd, "CLUSTERS_DIFFER", "an endpoint of another cluster beside the right one"),
@@ -529,9 +532,6 @@ describe("infra.etcd", () => {
       killed(etcd, "before and after each thing it makes: its keys end with their lease"),
       () =>
         Effect.gen(function*() {
-          const { members: [member], urls: [url = ""] } = yield* etcdCluster()
-          if (member === undefined) return assert.fail("a member")
-          yield* ready([member])
           const none = yield* Certificates.makeAuthority("none")
           // The request it is killed at, and what there is then.
           const boundaries = [
@@ -541,10 +541,13 @@ describe("infra.etcd", () => {
             ["/v3/kv/deleterange", { leases: true, keys: true }],
             ["/v3/lease/revoke", { leases: true, keys: false }]
           ] as const
-          for (const [index, [path, there]] of boundaries.entries()) {
-            yield* Effect.scoped(Effect.gen(function*() {
+          const killedAt = ([path, there]: typeof boundaries[number], index: number) =>
+            Effect.scoped(Effect.gen(function*() {
+              const { members: [member], urls: [url = ""] } = yield* etcdCluster()
+              if (member === undefined) return assert.fail("a member")
+              yield* ready([member])
               const gateway = yield* holdingGateway(url, path)
-              const config = { endpoints: [gateway.url], leaseTtl: "3s", rounds: 1, stepTimeout: "60s" }
+              const config = { endpoints: [gateway.url], leaseTtl: "8s", rounds: 1, stepTimeout: "60s" }
               const process = yield* ProbeProcess.start(
                 {
                   name: "none",
@@ -562,8 +565,12 @@ describe("infra.etcd", () => {
               // Nobody deletes it: it goes by itself.
               yield* eventually(left(member), (now) => !now.keys && !now.leases, { within: "60 seconds" })
             }))
-          }
+          // Together, as leases take their time to end.
+          yield* Effect.forEach(boundaries, killedAt, { concurrency: "unbounded" })
           // An interruption, by contrast, revokes at once.
+          const { members: [member], urls: [url = ""] } = yield* etcdCluster()
+          if (member === undefined) return assert.fail("a member")
+          yield* ready([member])
           for (const after of ["5 millis", "30 millis", "80 millis"] as const) {
             yield* Effect.timeoutOption(run({ endpoints: [url], rounds: 50 }), after)
             assert.deepStrictEqual(yield* left(member), nothing)
