@@ -202,13 +202,13 @@ describe.concurrent("mw.mysql", () =>
           const follower = yield* MySqlServers.replica(yield* Data, source)
           yield* follower.sql("SET GLOBAL event_scheduler = OFF")
           // Holds the lock as long as the statement runs.
-          yield* Effect.forkScoped(follower.sql("FLUSH TABLES WITH READ LOCK; SELECT SLEEP(60)"))
+          yield* Effect.forkScoped(follower.sql("FLUSH TABLES WITH READ LOCK; SELECT SLEEP(300)"))
           yield* eventually(
             "the lock",
             Effect.map(follower.sql("SHOW PROCESSLIST"), (list) => list.includes("SELECT SLEEP"))
           )
           yield* source.sql("CREATE DATABASE something")
-          const config = { replicas: [follower.address], replicaDelay: "1s", replicaDelayError: "5s" }
+          const config = { replicas: [follower.address], replicaDelay: "1s", replicaDelayError: "600s" }
           const late = yield* eventually(
             "the replica is late",
             Effect.map(run(config), (report) => report.status === "PASS" ? undefined : report)
@@ -217,7 +217,11 @@ describe.concurrent("mw.mysql", () =>
           assert.deepStrictEqual(Prober.said(late), [`REPLICA_BEHIND ${follower.address}`])
           const later = yield* eventually(
             "the replica is later",
-            Effect.map(run(config), (report) => report.status === "ERROR" ? report : undefined)
+            Effect.map(
+              run({ ...config, replicaDelayError: "5s" }),
+              (report) => report.status === "ERROR" ? report : undefined
+            ),
+            40
           )
           assert.strictEqual(Prober.verdict(later), "ERROR REPLICA_FAR_BEHIND", later.message)
           const [id = ""] = (yield* follower.sql(
@@ -284,7 +288,7 @@ describe.concurrent("mw.mysql", () =>
       ),
       () =>
         Effect.scoped(Effect.gen(function*() {
-          const server = yield* primary("--max-connections=20")
+          const server = yield* primary("--max-connections=20", "--connect-timeout=300")
           const config = { servers: [server.address] }
           const clients = yield* MySqlServers.idleClients(server, 17)
           const high = yield* run(config)
