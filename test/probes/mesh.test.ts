@@ -321,7 +321,8 @@ layer(WorkerCluster.layer({ name: "mesh", nodes: 3 }), { excludeTestServices: tr
             () => Effect.orDie(b.exec(["tc", "qdisc", "del", "dev", "eth0", "root"]))
           )
           yield* eventually(look(), ({ status }) => status === "PASS")
-        })
+        }),
+      300_000
     )
 
     it.effect(killed(mesh, "at each object it makes or deletes"), () =>
