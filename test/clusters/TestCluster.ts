@@ -21,7 +21,7 @@ import type { KeyPairPem } from "../../src/local/Certificates.ts"
 import * as Local from "../../src/local/Local.ts"
 import { LocalCluster, type LocalClusterOptions } from "../../src/local/LocalCluster.ts"
 import type { Need } from "../../src/probes/Needs.ts"
-import type { ReadRules } from "../../src/probes/Preflight.ts"
+import * as Preflight from "../../src/probes/Preflight.ts"
 import { type AnyProbe, type Check, toCheck } from "../../src/probes/Probe.ts"
 import * as Roles from "../../src/probes/Roles.ts"
 
@@ -36,7 +36,7 @@ export interface RunOptions {
   readonly expiresIn?: Duration.Input | undefined
   readonly runId?: string | undefined
   /** How rules are had before the run; asked for anew when absent. */
-  readonly rules?: ReadRules | undefined
+  readonly rules?: Preflight.ReadRules | undefined
   /** What probes use besides the API; without it there are no workers, node agents or credentials. */
   readonly world?: ProbeWorld | undefined
 }
@@ -80,6 +80,18 @@ export class TestCluster extends Context.Service<TestCluster, {
       )
     })).pipe(Layer.provide(Local.layer))
 }
+
+/** What is not granted yet. Who may not even ask lacks at least that right, where it is one of these. */
+const lacking = (needs: ReadonlyArray<Need>, as: Kube["Service"]) =>
+  Preflight.missing(needs, PROBE_NAMESPACE).pipe(
+    Effect.provideService(Kube, as),
+    Effect.catchIf(
+      ({ reason }) => reason._tag === "Forbidden",
+      () =>
+        Effect.succeed(needs.filter((need) => need._tag === "ResourceNeed" && need.group === "authorization.k8s.io"))
+    ),
+    Effect.orDie
+  )
 
 const make = Effect.fnUntraced(function*(cluster: LocalCluster["Service"]) {
   const kubeAs = (client: KeyPairPem, options?: KubeHttp.KubeHttpOptions) =>
@@ -126,7 +138,19 @@ const make = Effect.fnUntraced(function*(cluster: LocalCluster["Service"]) {
       const user = `prober-${yield* Random.nextIntBetween(0, 1_000_000_000)}`
       const roles = Roles.forNeeds(needs, { name: user, probeNamespace: PROBE_NAMESPACE, ...options })
       if (roles.length > 0) yield* apply(...roles, ...Roles.bindings(roles, [{ kind: "User", name: user }]))
-      return yield* kubeAs(yield* cluster.issueClientCertificate({ user }))
+      const certificate = yield* cluster.issueClientCertificate({ user })
+      // The API server hears of what is granted a moment after it is stored. Asked by another client, so that the one that
+      // is given away has made no request.
+      yield* Effect.scoped(Effect.flatMap(
+        kubeAs(certificate),
+        (as) =>
+          eventually(
+            lacking(needs.filter(({ optional }) => !optional || options?.optional !== false), as),
+            (needs) => needs.length === 0,
+            { within: "30 seconds" }
+          )
+      ))
+      return yield* kubeAs(certificate)
     }),
     apply,
     kubectl,
