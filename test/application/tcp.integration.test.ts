@@ -9,8 +9,12 @@ import * as Probe from "../../src/probes/Probe.ts"
 import { blind, fault, healthy } from "../proofs/proof.ts"
 import * as Application from "./Application.ts"
 
-const ask = (...targets: NonNullable<(typeof TcpConfig.Encoded)["targets"]>) =>
-  Application.run(Probe.configure(tcp, { targets, timeout: "500ms" }))
+type Targets = NonNullable<(typeof TcpConfig.Encoded)["targets"]>
+
+const ask = (...targets: Targets) => Application.run(Probe.configure(tcp, { targets, timeout: "3s" }))
+
+/** What does not answer as wanted is waited for until then. */
+const askInVain = (...targets: Targets) => Application.run(Probe.configure(tcp, { targets, timeout: "1s" }))
 
 const said = (report: Report, verdict: string, blamed?: string) => {
   assert.strictEqual(Application.verdict(report), verdict, report.message)
@@ -111,17 +115,13 @@ describe("app.tcp", () => {
     it.effect(fault(tcp, "PORT_SILENT", "a server that accepts and says nothing"), () =>
       Effect.gen(function*() {
         const port = yield* Application.listener(() => {})
-        said(
-          yield* ask({ address: `127.0.0.1:${port}`, answer: "ready" }),
-          "ERROR PORT_SILENT",
-          `tcp://127.0.0.1:${port}`
-        )
         const mute = yield* udp(undefined)
-        said(
-          yield* ask({ address: `127.0.0.1:${mute}`, protocol: "udp" }),
-          "ERROR PORT_SILENT",
-          `udp://127.0.0.1:${mute}`
-        )
+        const [ofPort, ofMute] = yield* Effect.all([
+          askInVain({ address: `127.0.0.1:${port}`, answer: "ready" }),
+          askInVain({ address: `127.0.0.1:${mute}`, protocol: "udp" })
+        ], { concurrency: 2 })
+        said(ofPort, "ERROR PORT_SILENT", `tcp://127.0.0.1:${port}`)
+        said(ofMute, "ERROR PORT_SILENT", `udp://127.0.0.1:${mute}`)
       }))
 
     it.effect(fault(tcp, "PORT_CUT", "a server that resets what it has accepted"), () =>
@@ -138,7 +138,7 @@ describe("app.tcp", () => {
       Effect.gen(function*() {
         const port = yield* Application.listener((socket) => socket.write("220 mail ESMTP\r\n"))
         const target = { address: `127.0.0.1:${port}`, answer: "^SSH-2" }
-        const report = said(yield* ask(target), "ERROR PORT_ANSWER", `tcp://127.0.0.1:${port}`)
+        const report = said(yield* askInVain(target), "ERROR PORT_ANSWER", `tcp://127.0.0.1:${port}`)
         assert.include(JSON.stringify(report.findings[0]?.evidence), "220 mail ESMTP")
         said(yield* ask({ ...target, answer: "^220 " }), "PASS")
       }))
