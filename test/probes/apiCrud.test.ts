@@ -1,5 +1,5 @@
 import { assert, describe, it, layer } from "@effect/vitest"
-import { DateTime, Duration, Effect, Exit, Option, Redacted } from "effect"
+import { DateTime, Duration, Effect, Exit, Fiber, Option, Redacted } from "effect"
 import * as Sweeper from "../../src/agent/Sweeper.ts"
 import * as KubeHttp from "../../src/infra/kube/http/KubeHttp.ts"
 import type { Kube } from "../../src/infra/kube/Kube.ts"
@@ -380,10 +380,14 @@ describe("k8s.api.crud", () => {
                 apiVersion: "flowcontrol.apiserver.k8s.io/v1",
                 kind: "PriorityLevelConfiguration",
                 metadata: { name: user },
-                spec: { type: "Limited", limited: { nominalConcurrencyShares: 0, limitResponse: { type: "Reject" } } }
+                spec: {
+                  type: "Limited",
+                  limited: { nominalConcurrencyShares: 0, borrowingLimitPercent: 0, limitResponse: { type: "Reject" } }
+                }
               }
             )
             const as = yield* kubeAs(yield* cluster.issueClientCertificate({ user }))
+            yield* eventually(run(apiCrud, { as }), ({ status }) => status === "PASS")
             yield* apply({
               apiVersion: "flowcontrol.apiserver.k8s.io/v1",
               kind: "FlowSchema",
@@ -403,11 +407,22 @@ describe("k8s.api.crud", () => {
                 }]
               }
             })
-            const shed = yield* eventually(
-              run(apiCrud, { as }),
-              ({ code, status }) => `${status} ${code}` === "WARN THROTTLED"
+            yield* eventually(
+              kubectl("get", "flowschema", user, "-o=jsonpath={.status.conditions[?(@.type=='Dangling')].status}"),
+              (dangling) => dangling === "False"
             )
+            // A level without seats still serves one request at a time: one that a webhook holds up keeps the others out.
+            const server = yield* webhookServer
+            yield* server.answer({ allowed: true, delay: 30_000 })
+            yield* admitted("ValidatingWebhookConfiguration", server)
+            const held = { metadata: { name: "held", namespace: PROBE_NAMESPACE } }
+            const holding = yield* Effect.forkChild(Effect.forever(as.create(ConfigMap, held, { dryRun: true })))
+            yield* eventually(Effect.sync(() => server.waiting()), (waiting) => waiting > 0)
+            const shed = yield* run(apiCrud, { as })
+            assert.strictEqual(`${shed.status} ${shed.code}`, "WARN THROTTLED", shed.message)
             assert.strictEqual(shed.findings[0]?.subject?.kind, "ConfigMap")
+            yield* Fiber.interrupt(holding)
+            yield* server.answer({ allowed: true })
             yield* kubectl("delete", "flowschema,prioritylevelconfiguration", user)
             yield* eventually(run(apiCrud, { as }), ({ status }) => status === "PASS")
           })
