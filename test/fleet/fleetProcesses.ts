@@ -2,12 +2,12 @@
 import { Effect, Schema, type Scope } from "effect"
 import { spawn } from "node:child_process"
 import { existsSync, mkdirSync, writeFileSync } from "node:fs"
-import { createServer } from "node:net"
 import { join } from "node:path"
 import type { ProbeSpec } from "../../src/domain/kinds/Probe.ts"
 import { type Cell, MatrixRow } from "../../src/domain/rpc/Fleet.ts"
 import { type Ended, kubeprober, launcher } from "../cli/Kubeprober.ts"
 import { eventually } from "../clusters/TestCluster.ts"
+import { lowPort } from "../net/lowPort.ts"
 
 /** A process that goes on until it is told to end. */
 export interface Running {
@@ -50,17 +50,6 @@ export const start = (home: string, args: ReadonlyArray<string>): Effect.Effect<
 /** Waits until a process has printed this. */
 export const said = (process: Running, what: RegExp, options?: { readonly within?: `${number} seconds` }) =>
   eventually(Effect.sync(() => process.output()), (text) => what.test(text), { within: "30 seconds", ...options })
-
-/**
- * A port that is free, below those from which the kernel takes the local ends of connections: an agent that dials it
- * while the master is down must not take it.
- */
-export const lowPort: Effect.Effect<number> = Effect.callback<number, Error>((resume) => {
-  const server = createServer()
-  server.once("error", (error) => resume(Effect.fail(error)))
-  const port = 20_000 + Math.floor(Math.random() * 10_000)
-  server.listen(port, "127.0.0.1", () => server.close(() => resume(Effect.succeed(port))))
-}).pipe(Effect.retry({ times: 20 }), Effect.orDie)
 
 const decodeRows = Schema.decodeEffect(Schema.fromJsonString(Schema.Array(MatrixRow)))
 

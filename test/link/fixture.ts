@@ -50,6 +50,12 @@ export interface MasterOptions {
   readonly limits?: Partial<AdmissionLimits>
 }
 
+/**
+ * Milliseconds within which what happens at once is seen on the busiest machine. What waits for a silent peer to be taken
+ * for dead takes 9 seconds or more.
+ */
+export const AT_ONCE = 8_000
+
 /** A master until the scope ends. */
 export const startMaster = Effect.fnUntraced(function*(options: MasterOptions = {}) {
   const context = yield* Layer.build(Layer.fresh(

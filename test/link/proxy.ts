@@ -8,6 +8,8 @@ export interface Proxy {
   readonly stall: Effect.Effect<void>
   /** Breaks what was stalled, and lets new connections pass. */
   readonly resume: Effect.Effect<void>
+  /** Lets no new connection in; those there are stay. */
+  readonly refuse: Effect.Effect<void>
   /** Breaks every connection. */
   readonly cut: Effect.Effect<void>
 }
@@ -46,6 +48,7 @@ export const startProxy = (target: number): Effect.Effect<Proxy, never, Scope.Sc
               })
             ),
             resume: Effect.andThen(setStalled(false), each((socket) => socket.destroy())),
+            refuse: Effect.sync(() => void server.close()),
             cut: each((socket) => socket.resetAndDestroy())
           }
           const close = () => {
