@@ -15,7 +15,7 @@ const isGone = Effect.fnUntraced(function*(pid: number) {
 })
 
 const untilGone = (pid: number) =>
-  Effect.repeat(isGone(pid), { until: (gone) => gone, schedule: Schedule.spaced("20 millis"), times: 100 })
+  Effect.repeat(isGone(pid), { until: (gone) => gone, schedule: Schedule.spaced("20 millis"), times: 1_000 })
 
 const make = Effect.fnUntraced(function*(script: string, options: Partial<Component.ComponentOptions> = {}) {
   const fs = yield* FileSystem.FileSystem

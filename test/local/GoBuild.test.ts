@@ -133,15 +133,24 @@ describe("building with Go", () => {
   it.live("tells every second which binary it is at", () =>
     Effect.gen(function*() {
       const { cache, command, module } = yield* setUp(
-        `sleep 1.5; while [ "$1" != -o ]; do shift; done; echo '#!/bin/sh' > "$2"; chmod +x "$2"`
+        `until [ -e "\${0%/*}/told" ]; do sleep 0.1; done; while [ "$1" != -o ]; do shift; done; ` +
+          `echo '#!/bin/sh' > "$2"; chmod +x "$2"`
       )
+      const fs = yield* FileSystem.FileSystem
       const events: Array<Progress> = []
       yield* GoBuild.build(tiny(module), {
         go: command,
         cache,
         step: 2,
         of: 5,
-        onProgress: (event) => Effect.asVoid(Effect.sync(() => events.push(event)))
+        onProgress: (event) =>
+          Effect.suspend(() => {
+            events.push(event)
+            // The build ends once it has been told of twice.
+            return events.filter(({ _tag }) => _tag === "Building").length === 2
+              ? Effect.orDie(fs.writeFileString(command.replace(/go$/, "told"), ""))
+              : Effect.void
+          })
       })
       const building = events.flatMap((event) => event._tag === "Building" ? [event] : [])
       assert.isAtLeast(building.length, 2)

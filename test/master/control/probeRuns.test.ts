@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Duration, Effect, Layer, Option, References, Schema, Stream } from "effect"
+import { DateTime, Duration, Effect, Fiber, Layer, Option, References, Schema, Stream } from "effect"
 import { MAX_RESULTS, ProbeRunSpec, ProbeRunState } from "../../../src/domain/kinds/ProbeRun.ts"
 import { ProbeRun } from "../../../src/infra/kube/resources/kubeprober.ts"
 import * as RunState from "../../../src/master/fleet/runState.ts"
@@ -57,9 +57,17 @@ describe("ProbeRuns", () => {
       yield* startAgent({ cluster: "good", runNow: says("PASS") })
       yield* startAgent({ cluster: "hangs" })
       yield* startAgent({ cluster: "silent", runNow: () => Stream.empty })
-      yield* ask("all", { probe: "p", clusterSelector: {}, timeout: Duration.seconds(2) })
-      yield* reaches("all", "Running")
+      const resources = yield* Resources
+      const phases = yield* resources.reflect(ProbeRun).pipe(
+        Stream.flatMap((event) => Stream.fromIterable(event._tag === "Synced" ? event.items : [event.object])),
+        Stream.map(({ status }) => status?.phase),
+        Stream.takeUntil((phase) => phase === "Finished"),
+        Stream.runCollect,
+        Effect.forkScoped({ startImmediately: true })
+      )
+      yield* ask("all", { probe: "p", clusterSelector: {}, timeout: Duration.seconds(4) })
       const state = yield* reaches("all", "Finished")
+      assert.include(yield* Fiber.join(phases), "Running")
       assert.deepStrictEqual(
         state.results?.map(({ checker, cluster, code, status }) => [cluster, checker, status, code]),
         [
