@@ -8,6 +8,7 @@ import * as KubeConnection from "../../src/infra/kube/KubeConnection.ts"
 import { SelfSubjectReview } from "../../src/infra/kube/resources/authentication.ts"
 import { ConfigMap, Namespace } from "../../src/infra/kube/resources/core.ts"
 import { LocalCluster } from "../../src/local/LocalCluster.ts"
+import { freshName } from "../clusters/freshName.ts"
 import { eventually } from "./eventually.ts"
 import * as ForwardProxy from "./ForwardProxy.ts"
 import * as TcpProxy from "./TcpProxy.ts"
@@ -61,7 +62,7 @@ layer(TestCluster.layer("kube-connections").pipe(Layer.provideMerge(NodeServices
         assert.strictEqual(reader._tag, "Some")
         yield* kube.get(Namespace, { name: "default" })
       }))
-      yield* eventually("no connection is left", Effect.sync(() => proxy.open() === 0), 5)
+      yield* eventually("no connection is left", Effect.sync(() => proxy.open() === 0), 30)
     }))
 
   it.effect("is replaced when the client certificate is, without a failed request", () =>
@@ -93,18 +94,20 @@ layer(TestCluster.layer("kube-connections").pipe(Layer.provideMerge(NodeServices
       const before = proxy.accepted()
       current = first
       yield* whoAmI(kube)
-      yield* eventually("the old pool is closed", Effect.sync(() => proxy.open() === proxy.accepted() - before), 5)
+      yield* eventually("the old pool is closed", Effect.sync(() => proxy.open() === proxy.accepted() - before), 30)
     }))
 
   it.effect("uses the token its kubeconfig's file holds now, after one refusal", () =>
     Effect.gen(function*() {
       const cluster = yield* LocalCluster
       const fs = yield* FileSystem.FileSystem
-      yield* cluster.kubectl(["create", "serviceaccount", "rotating"])
+      const before = yield* freshName("before")
+      const after = yield* freshName("after")
+      for (const account of [before, after]) yield* cluster.kubectl(["create", "serviceaccount", account])
       const token = (account: string) =>
         Effect.map(cluster.kubectl(["create", "token", account, "--duration=10m"]), (text) => text.trim())
       const folder = yield* fs.makeTempDirectoryScoped()
-      yield* fs.writeFileString(`${folder}/token`, `${yield* token("default")}\n`)
+      yield* fs.writeFileString(`${folder}/token`, `${yield* token(before)}\n`)
       yield* fs.writeFileString(`${folder}/ca.crt`, cluster.caCertPem)
       yield* fs.writeFileString(
         `${folder}/config`,
@@ -117,13 +120,13 @@ layer(TestCluster.layer("kube-connections").pipe(Layer.provideMerge(NodeServices
       )
       const config = yield* KubeConfigFile.load({ path: `${folder}/config` })
       const kube = yield* KubeHttp.make(yield* config.connection())
-      assert.strictEqual(yield* whoAmI(kube), "system:serviceaccount:default:default")
-      yield* cluster.kubectl(["delete", "serviceaccount", "default"])
-      yield* fs.writeFileString(`${folder}/token`, yield* token("rotating"))
+      assert.strictEqual(yield* whoAmI(kube), `system:serviceaccount:default:${before}`)
+      yield* cluster.kubectl(["delete", "serviceaccount", before])
+      yield* fs.writeFileString(`${folder}/token`, yield* token(after))
       // The server caches what a token is for some seconds; until it refuses the old one there is no reason to read.
       yield* eventually(
         "the new token is used",
-        Effect.map(whoAmI(kube), (name) => name === "system:serviceaccount:default:rotating"),
+        Effect.map(whoAmI(kube), (name) => name === `system:serviceaccount:default:${after}`),
         30
       )
     }), 60_000)

@@ -7,6 +7,7 @@ import { make as makeResource, maybe } from "../../src/infra/kube/KubeResource.t
 import { SelfSubjectAccessReview } from "../../src/infra/kube/resources/authorization.ts"
 import { ConfigMap, Namespace, Node, Pod, SecretMetadata } from "../../src/infra/kube/resources/core.ts"
 import { LocalCluster } from "../../src/local/LocalCluster.ts"
+import { freshName } from "../clusters/freshName.ts"
 import * as TestCluster from "./TestCluster.ts"
 
 const inDefault = (name: string) => ({ name, namespace: "default" })
@@ -52,7 +53,7 @@ layer(TestCluster.layer("kube-http"), { excludeTestServices: true, timeout: "2 m
     it.effect("are deleted only if they are the ones meant", () =>
       Effect.gen(function*() {
         const kube = yield* Kube
-        const ref = inDefault("successor")
+        const ref = inDefault(yield* freshName("successor"))
         const first = yield* kube.create(ConfigMap, { metadata: ref })
         yield* kube.delete(ConfigMap, ref)
         const second = yield* kube.create(ConfigMap, { metadata: ref })
@@ -64,7 +65,7 @@ layer(TestCluster.layer("kube-http"), { excludeTestServices: true, timeout: "2 m
     it.effect("are not stored by a dry run", () =>
       Effect.gen(function*() {
         const kube = yield* Kube
-        const ref = inDefault("dry")
+        const ref = inDefault(yield* freshName("dry"))
         yield* kube.create(ConfigMap, { metadata: ref }, { dryRun: true })
         assert.strictEqual((yield* reasonOf(kube.get(ConfigMap, ref)))._tag, "NotFound")
         yield* kube.apply(ConfigMap, { metadata: ref, data: { a: "1" } })
@@ -112,7 +113,7 @@ layer(TestCluster.layer("kube-http"), { excludeTestServices: true, timeout: "2 m
       Effect.gen(function*() {
         const kube = yield* Kube
         const cluster = yield* LocalCluster
-        const ref = inDefault("owned")
+        const ref = inDefault(yield* freshName("owned"))
         yield* kube.apply(ConfigMap, { metadata: ref, data: { ours: "1", shared: "1" } })
         yield* cluster.kubectl(
           ["apply", "--server-side", "--field-manager=other", "--force-conflicts", "-f", "-"],
@@ -135,7 +136,7 @@ layer(TestCluster.layer("kube-http"), { excludeTestServices: true, timeout: "2 m
     it.effect("writes status apart from the rest", () =>
       Effect.gen(function*() {
         const kube = yield* Kube
-        const metadata = { name: "made-up-node" }
+        const metadata = { name: yield* freshName("made-up-node") }
         yield* kube.create(Node, { metadata, spec: { unschedulable: true } })
         const condition = {
           type: "Ready",
@@ -157,7 +158,7 @@ layer(TestCluster.layer("kube-http"), { excludeTestServices: true, timeout: "2 m
       Effect.gen(function*() {
         const kube = yield* Kube
         const cluster = yield* LocalCluster
-        const namespace = "paging"
+        const namespace = yield* freshName("paging")
         yield* kube.create(Namespace, { metadata: { name: namespace } })
         yield* Effect.forEach(
           Array.from({ length: 1_100 }, (_, index) => index),
@@ -203,7 +204,8 @@ layer(TestCluster.layer("kube-http"), { excludeTestServices: true, timeout: "2 m
       Effect.gen(function*() {
         const kube = yield* Kube
         const cluster = yield* LocalCluster
-        yield* cluster.kubectl(["create", "secret", "generic", "password", "--from-literal=word=open-sesame"])
+        const password = yield* freshName("password")
+        yield* cluster.kubectl(["create", "secret", "generic", password, "--from-literal=word=open-sesame"])
         const WithData = makeResource({
           kind: "Secret",
           plural: "secrets",
@@ -211,14 +213,14 @@ layer(TestCluster.layer("kube-http"), { excludeTestServices: true, timeout: "2 m
           metadataOnly: true,
           fields: { data: maybe(Schema.Record(Schema.String, Schema.String)), type: maybe(Schema.String) }
         })
-        const read = yield* kube.get(WithData, inDefault("password"))
+        const read = yield* kube.get(WithData, inDefault(password))
         assert.isUndefined(read.data)
         assert.isUndefined(read.type)
         const list = yield* kube.list(WithData, { namespace: "default" })
         assert.isTrue(list.items.every((item) => item.data === undefined))
         assert.include(
           (yield* kube.list(SecretMetadata, { namespace: "default" })).items.map((item) => item.metadata.name),
-          "password"
+          password
         )
       }))
   })

@@ -13,6 +13,7 @@ import * as extensions from "../../src/infra/kube/resources/extensions.ts"
 import * as rbac from "../../src/infra/kube/resources/rbac.ts"
 import { BUSYBOX_IMAGE } from "../../src/local/image/Images.ts"
 import { LocalCluster } from "../../src/local/LocalCluster.ts"
+import { freshName } from "../clusters/freshName.ts"
 import { eventually } from "./eventually.ts"
 import * as TestCluster from "./TestCluster.ts"
 
@@ -140,7 +141,7 @@ layer(TestCluster.layer("kube-node", { nodes: 1 }), { excludeTestServices: true,
     it.effect("gives a container's log by lines, whole, its end, and while it grows", () =>
       Effect.gen(function*() {
         const kube = yield* Kube
-        const ref = { name: "speaker", namespace: "default" }
+        const ref = { name: yield* freshName("speaker"), namespace: "default" }
         const script =
           `for i in 1 2 3; do echo "line $i ü"; done; echo; printf %s "$(yes x | head -c 700000 | tr -d '\\n')"; ` +
           `echo; until [ -e /tmp/go ]; do sleep 0.1; done; echo after; sleep 3600`
@@ -158,7 +159,11 @@ layer(TestCluster.layer("kube-node", { nodes: 1 }), { excludeTestServices: true,
         )
         const first = yield* eventually(
           "it spoke",
-          Effect.map(Stream.runCollect(kube.logs(ref)), (lines) => lines.length >= 6 ? lines : undefined)
+          Effect.map(
+            Stream.runCollect(kube.logs(ref)),
+            (lines) => lines.slice(4).join("").length >= 350_000 ? lines : undefined
+          ),
+          60
         )
         assert.deepStrictEqual(first.slice(0, 4), ["line 1 ü", "line 2 ü", "line 3 ü", ""])
         assert.strictEqual(first.slice(4).join(""), "x".repeat(350_000))

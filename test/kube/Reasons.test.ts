@@ -11,6 +11,7 @@ import { ConfigMap, Namespace, Pod, ResourceQuota } from "../../src/infra/kube/r
 import { Role } from "../../src/infra/kube/resources/rbac.ts"
 import * as Certificates from "../../src/local/Certificates.ts"
 import { LocalCluster } from "../../src/local/LocalCluster.ts"
+import { freshName } from "../clusters/freshName.ts"
 import { eventually } from "./eventually.ts"
 import * as TestCluster from "./TestCluster.ts"
 
@@ -126,8 +127,9 @@ const denied = Effect.fnUntraced(function*<A>(effect: Effect.Effect<A, KubeError
 })
 
 /** A namespace of its own for a test. */
-const namespace = Effect.fnUntraced(function*(name: string, labels: Record<string, string> = {}) {
+const namespace = Effect.fnUntraced(function*(prefix: string, labels: Record<string, string> = {}) {
   const kube = yield* Kube
+  const name = yield* freshName(prefix)
   yield* kube.create(Namespace, { metadata: { name, labels } })
   return name
 })
@@ -188,7 +190,7 @@ const registered = Effect.fnUntraced(function*(name: string, clientConfig: objec
         namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": namespace } },
         sideEffects: "None",
         admissionReviewVersions: ["v1"],
-        timeoutSeconds: 2
+        timeoutSeconds: 10
       }]
     }),
     () => Effect.orDie(kube.delete(ValidatingWebhookConfiguration, { name }))
@@ -333,7 +335,8 @@ layer(TestCluster.layer("kube-reasons"), {
   it.effect("of more rights than one has is a matter of authorization", () =>
     Effect.gen(function*() {
       const cluster = yield* LocalCluster
-      yield* cluster.kubectl(["create", "rolebinding", "edit", "--clusterrole=admin", "--user=carol", "-n", "default"])
+      const binding = yield* freshName("edit")
+      yield* cluster.kubectl(["create", "rolebinding", binding, "--clusterrole=admin", "--user=carol", "-n", "default"])
       const carol = yield* KubeHttp.make(yield* TestCluster.user(cluster, "carol"))
       const reason = yield* eventually(
         "carol may create roles",
