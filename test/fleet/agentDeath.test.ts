@@ -1,13 +1,14 @@
 /** An agent that dies is noticed, and is back by itself when it is started again. */
 import { assert, layer } from "@effect/vitest"
 import { Clock, Effect } from "effect"
+import { mkdtempSync } from "node:fs"
 import { join } from "node:path"
 import { LocalCluster } from "../../src/local/LocalCluster.ts"
 import { temporaryFolder } from "../cli/Kubeprober.ts"
-import { TestCluster, eventually } from "../clusters/TestCluster.ts"
+import { TestCluster } from "../clusters/TestCluster.ts"
 import { masterHost, startAgent } from "./fleetProcesses.ts"
 
-const folder = temporaryFolder()
+const folders = temporaryFolder()
 
 /** How long a dead agent's results may still be shown as they were; five times less is usual. */
 const NOTICED_WITHIN = 45_000
@@ -20,21 +21,19 @@ layer(TestCluster.layer({ name: "death" }), { excludeTestServices: true, timeout
       () =>
         Effect.gen(function*() {
           const { kubeconfigPath: kubeconfig } = yield* LocalCluster
+          const folder = mkdtempSync(join(folders, "try-"))
           const master = yield* masterHost(folder)
           yield* master.start
           yield* master.apply("api", {
             clusterSelector: {},
             checks: [{ name: "health", use: "k8s.api.health" }],
-            policy: { interval: "1s" }
+            policy: { interval: "5s" }
           })
           const state = join(folder, "agent")
           const agent = yield* startAgent(master, { state, kubeconfig, tokenFile: yield* master.add("edge-1") })
-          const green = eventually(
-            master.rows(),
-            ([row]) =>
-              row !== undefined && row.linked && row.status === "PASS" && row.cells.length === 1 &&
-              row.cells.every((cell) => cell.status === "PASS" && cell.freshness === "fresh"),
-            { within: "30 seconds" }
+          const green = master.until(([row]) =>
+            row !== undefined && row.linked && row.status === "PASS" && row.cells.length === 1 &&
+            row.cells.every((cell) => cell.status === "PASS" && cell.freshness === "fresh")
           )
           yield* green
 
@@ -44,8 +43,10 @@ layer(TestCluster.layer({ name: "death" }), { excludeTestServices: true, timeout
           let noticed: number | undefined
           // Asked all the time, and for a while after it was noticed: it must not come back.
           while ((yield* Clock.currentTimeMillis) < (noticed ?? killed + NOTICED_WITHIN) + 5_000) {
-            const [row] = yield* master.rows()
+            const { rows } = yield* master.look
             const now = yield* Clock.currentTimeMillis
+            if (rows === undefined) continue
+            const [row] = rows
             assert.isDefined(row)
             assert.isAbove(row.cells.length, 0)
             if (row.status === "PASS" || row.cells.some((cell) => cell.status === "PASS")) {
@@ -71,7 +72,7 @@ layer(TestCluster.layer({ name: "death" }), { excludeTestServices: true, timeout
           yield* startAgent(master, { state, kubeconfig })
           yield* green
         }),
-      150_000
+      300_000
     )
   }
 )

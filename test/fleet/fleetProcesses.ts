@@ -66,8 +66,13 @@ export interface MasterHost {
   readonly run: (...args: ReadonlyArray<string>) => Effect.Effect<Ended>
   /** As {@link run}; dies when the exit code is not 0. */
   readonly must: (...args: ReadonlyArray<string>) => Effect.Effect<string>
-  /** `kubeprober status -o json`. */
-  readonly rows: (...args: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<MatrixRow>>
+  /** `kubeprober status -o json`; what it said when it failed, as it may on a machine that is busy. */
+  readonly look: Effect.Effect<{ readonly rows?: ReadonlyArray<MatrixRow>; readonly failure?: string }>
+  /** Looks until the rows are as wanted, 90 seconds when nothing else is said; a look that fails is another to come. */
+  readonly until: (
+    wanted: (rows: ReadonlyArray<MatrixRow>) => boolean,
+    options?: Parameters<typeof eventually>[2]
+  ) => Effect.Effect<ReadonlyArray<MatrixRow>>
   readonly apply: (name: string, spec: typeof ProbeSpec.Encoded) => Effect.Effect<void>
   /** `kubeprober cluster add`: the file with the token. */
   readonly add: (cluster: string) => Effect.Effect<string>
@@ -87,6 +92,12 @@ export const masterHost = Effect.fnUntraced(function*(folder: string): Effect.fn
         : Effect.die(
           new Error(`kubeprober ${args.join(" ")}: exit code ${ended.code}\n${ended.stdout}${ended.stderr}`)
         ))
+  const look: MasterHost["look"] = Effect.gen(function*() {
+    const ended = yield* run("status", "-o", "json")
+    return ended.code === 0
+      ? { rows: yield* Effect.orDie(decodeRows(ended.stdout)) }
+      : { failure: `exit code ${ended.code}\n${ended.stdout}${ended.stderr}` }
+  })
   return {
     home,
     state,
@@ -102,7 +113,11 @@ export const masterHost = Effect.fnUntraced(function*(folder: string): Effect.fn
     ]).pipe(Effect.tap((master) => said(master, /the master serves/u))),
     run,
     must,
-    rows: (...args) => Effect.orDie(Effect.flatMap(must("status", "-o", "json", ...args), decodeRows)),
+    look,
+    until: (wanted, options) =>
+      eventually(look, ({ rows }) => rows !== undefined && wanted(rows), { within: "90 seconds", ...options }).pipe(
+        Effect.map(({ rows = [] }) => rows)
+      ),
     apply: Effect.fnUntraced(function*(name, spec) {
       const file = join(folder, `${name}.json`)
       writeFileSync(

@@ -14,6 +14,9 @@ layer(Layer.merge(TestCluster.layer({ name: "onchange", nodes: 2 }), NodeService
   it.effect("a cordon is shown, and gone with it, by runs that a watch has triggered", () =>
     Effect.gen(function*() {
       const { cluster, kubectl } = yield* TestCluster
+      const node = cluster.nodes[1]?.name ?? ""
+      // A try that has failed may have left it cordoned.
+      yield* kubectl("uncordon", node)
       const { fleet, name } = yield* Embedded.start({
         kubernetes: {
           checks: [
@@ -30,14 +33,12 @@ layer(Layer.merge(TestCluster.layer({ name: "onchange", nodes: 2 }), NodeService
           within: "30 seconds"
         })
       yield* shows(undefined)
-      const quiet = yield* cell("deletions")
+      const quiet = yield* eventually(cell("deletions"), (found) => found?.lastRun !== undefined)
       const { probe } = (yield* cell("nodes")) ?? assert.fail("there is a cell")
       const entries = Effect.map(
         fleet.history({ cluster: name, probe, checker: "nodes" }),
         ({ entries }) => entries.map(({ record }) => record)
       )
-      const node = cluster.nodes[1]?.name ?? ""
-
       yield* kubectl("cordon", node)
       const cordoned = yield* shows("NODE_CORDONED")
       assert.include(cordoned?.message, node)

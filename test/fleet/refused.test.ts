@@ -4,9 +4,11 @@ import { Context, Effect, Layer } from "effect"
 import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
+import type { MatrixRow } from "../../src/domain/rpc/Fleet.ts"
 import { LocalCluster } from "../../src/local/LocalCluster.ts"
 import { temporaryFolder } from "../cli/Kubeprober.ts"
-import { TestCluster, eventually } from "../clusters/TestCluster.ts"
+import { freshName } from "../clusters/freshName.ts"
+import { TestCluster } from "../clusters/TestCluster.ts"
 import { type MasterHost, masterHost, said, startAgent } from "./fleetProcesses.ts"
 
 const folder = temporaryFolder()
@@ -31,9 +33,15 @@ layer(Layer.provideMerge(host, TestCluster.layer({ name: "refused" })), {
     return yield* startAgent(yield* Host, { state: join(folder, name), kubeconfig, tokenFile })
   })
 
+  const isLinked = (cluster: string) => (rows: ReadonlyArray<MatrixRow>) =>
+    rows.some((row) => row.cluster === cluster && row.linked)
+
   const linked = Effect.fnUntraced(function*(cluster: string) {
-    return (yield* (yield* Host).rows()).some((row) => row.cluster === cluster && row.linked)
+    return isLinked(cluster)(yield* (yield* Host).until(() => true))
   })
+
+  const refusal = (cluster: string, why = "") =>
+    new RegExp(`the join token for cluster ${cluster} was refused${why}`, "u")
 
   it.effect("what is no token ends the agent, which does not print it", () =>
     Effect.gen(function*() {
@@ -53,35 +61,39 @@ layer(Layer.provideMerge(host, TestCluster.layer({ name: "refused" })), {
   it.effect("a wrong secret, and another cluster's name, are refused", () =>
     Effect.gen(function*() {
       const master = yield* Host
-      const [prefix, cluster, id, secret = "", pin] = readFileSync(yield* master.add("wrong"), "utf8").trim().split(".")
+      const name = yield* freshName("wrong")
+      const [prefix, cluster, id, secret = "", pin] = readFileSync(yield* master.add(name), "utf8").trim().split(".")
       const other = `${secret.startsWith("A") ? "B" : "A"}${secret.slice(1)}`
-      const wrong = yield* agentWith("wrong", fileOf("wrong", [prefix, cluster, id, other, pin].join(".")))
-      yield* said(wrong, /the join token for cluster wrong was refused: .*kubeprober cluster add wrong/u)
+      const wrong = yield* agentWith(name, fileOf(name, [prefix, cluster, id, other, pin].join(".")))
+      yield* said(wrong, refusal(name, `: .*kubeprober cluster add ${name}`))
       assert.notInclude(wrong.output(), other)
 
-      yield* master.add("victim")
-      const foreign = yield* agentWith("foreign", fileOf("foreign", [prefix, "victim", id, secret, pin].join(".")))
-      yield* said(foreign, /the join token for cluster victim was refused/u)
-      assert.isFalse(yield* linked("wrong"))
-      assert.isFalse(yield* linked("victim"))
+      const victim = yield* freshName("victim")
+      yield* master.add(victim)
+      const foreign = yield* agentWith("foreign", fileOf("foreign", [prefix, victim, id, secret, pin].join(".")))
+      yield* said(foreign, refusal(victim))
+      assert.isFalse(yield* linked(name))
+      assert.isFalse(yield* linked(victim))
     }))
 
   it.effect("a token is good once", () =>
     Effect.gen(function*() {
       const master = yield* Host
-      const tokenFile = yield* master.add("single")
-      yield* said(yield* agentWith("single", tokenFile), /registered/u)
-      const again = yield* agentWith("single-again", tokenFile)
-      yield* said(again, /the join token for cluster single was refused: .*used/u)
-      assert.isTrue(yield* linked("single"))
-      const added = yield* master.run("cluster", "add", "single")
+      const single = yield* freshName("single")
+      const tokenFile = yield* master.add(single)
+      yield* said(yield* agentWith(single, tokenFile), /registered/u)
+      const again = yield* agentWith(`${single}-again`, tokenFile)
+      yield* said(again, refusal(single, ": .*used"))
+      assert.isTrue(yield* linked(single))
+      const added = yield* master.run("cluster", "add", single)
       assert.strictEqual(added.code, 2)
-      assert.match(added.stderr, /single is enrolled; revoke it first/u)
+      assert.include(added.stderr, `${single} is enrolled; revoke it first`)
     }))
 
   it.effect("a token is good for its time alone", () =>
     Effect.gen(function*() {
-      const late = yield* masterHost(join(folder, "late"))
+      const own = join(folder, yield* freshName("late"))
+      const late = yield* masterHost(own)
       const master = yield* late.start
       const tokenFile = yield* late.add("slow")
       yield* master.stop
@@ -91,43 +103,48 @@ layer(Layer.provideMerge(host, TestCluster.layer({ name: "refused" })), {
       database.close()
       yield* late.start
       const { kubeconfigPath: kubeconfig } = yield* LocalCluster
-      const agent = yield* startAgent(late, { state: join(folder, "slow"), kubeconfig, tokenFile })
-      yield* said(agent, /the join token for cluster slow was refused: it has expired/u)
+      const agent = yield* startAgent(late, { state: join(own, "slow"), kubeconfig, tokenFile })
+      yield* said(agent, refusal("slow", ": it has expired"))
     }))
 
   it.effect("an agent tells a master that is not its token's from the one that is", () =>
     Effect.gen(function*() {
       const master = yield* Host
-      const stranger = yield* masterHost(join(folder, "stranger"))
+      const stranger = yield* masterHost(join(folder, yield* freshName("stranger")))
       yield* stranger.start
       const { kubeconfigPath: kubeconfig } = yield* LocalCluster
+      const astray = yield* freshName("astray")
       const agent = yield* startAgent({ home: master.home, url: stranger.url }, {
-        state: join(folder, "astray"),
+        state: join(folder, astray),
         kubeconfig,
-        tokenFile: yield* master.add("astray")
+        tokenFile: yield* master.add(astray)
       })
       yield* said(agent, /does not present the authority/u)
-      assert.isFalse(yield* linked("astray"))
+      assert.isFalse(yield* linked(astray))
     }))
 
   it.effect("a revoked cluster is cut off at once, cannot come back, and can be added anew", () =>
     Effect.gen(function*() {
       const master = yield* Host
-      const agent = yield* agentWith("banned", yield* master.add("banned"))
+      const banned = yield* freshName("banned")
+      const agent = yield* agentWith(banned, yield* master.add(banned))
       yield* said(agent, /registered/u)
-      yield* master.must("cluster", "revoke", "banned")
-      yield* said(agent, /cluster banned was revoked; enrol it again with kubeprober cluster add banned/u)
-      yield* eventually(linked("banned"), (is) => !is, { within: "5 seconds" })
+      yield* master.must("cluster", "revoke", banned)
+      yield* said(
+        agent,
+        new RegExp(`cluster ${banned} was revoked; enrol it again with kubeprober cluster add ${banned}`, "u")
+      )
+      yield* master.until((rows) => !isLinked(banned)(rows), { within: "30 seconds" })
       yield* agent.kill
 
-      const back = yield* agentWith("banned")
-      yield* said(back, /cluster banned was revoked/u)
-      assert.isFalse(yield* linked("banned"))
+      const back = yield* agentWith(banned)
+      yield* said(back, new RegExp(`cluster ${banned} was revoked`, "u"))
+      assert.isFalse(yield* linked(banned))
       yield* back.kill
 
-      const token = join(folder, "banned-anew.token")
-      yield* master.must("cluster", "add", "banned", "--token-out", token)
-      yield* said(yield* agentWith("banned", token), /registered/u)
-      yield* eventually(linked("banned"), (is) => is, { within: "10 seconds" })
+      const token = join(folder, `${banned}-anew.token`)
+      yield* master.must("cluster", "add", banned, "--token-out", token)
+      yield* said(yield* agentWith(banned, token), /registered/u)
+      yield* master.until(isLinked(banned), { within: "30 seconds" })
     }))
 })
