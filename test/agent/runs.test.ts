@@ -16,7 +16,7 @@ import * as Outcome from "../../src/probes/Outcome.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import * as Retry from "../../src/probes/Retry.ts"
 import { EXPIRES_ANNOTATION, RUN_LABEL, Scratch } from "../../src/probes/Scratch.ts"
-import { PROBE_NAMESPACE, TestCluster, eventually } from "../clusters/TestCluster.ts"
+import { PROBE_NAMESPACE, TestCluster, eventually, reasonOf } from "../clusters/TestCluster.ts"
 import { check, codes } from "./Checks.ts"
 
 describe("isSweepable", () => {
@@ -179,8 +179,16 @@ describe("runs", () => {
           const { kubectl, round, userWith } = yield* TestCluster
           const user = yield* userWith(configMaps)
           // Pre-flight has passed when the right is taken away.
-          const role = (yield* kubectl("get", "rolebinding", "-n", PROBE_NAMESPACE, "-o", "name")).trim()
-          const robbed = creates(Effect.as(kubectl("delete", "-n", PROBE_NAMESPACE, role), Outcome.make("fine")))
+          const bindings = (yield* kubectl("get", "rolebinding", "-n", PROBE_NAMESPACE, "-o", "name")).trim().split(
+            "\n"
+          )
+          const mayDelete = user.delete(ConfigMap, { name: "any", namespace: PROBE_NAMESPACE }, { dryRun: true })
+          const robbed = creates(Effect.gen(function*() {
+            yield* kubectl("delete", "-n", PROBE_NAMESPACE, ...bindings)
+            // The API server learns of it by a watch.
+            yield* eventually(reasonOf(mayDelete), (reason) => reason?._tag === "Forbidden")
+            return Outcome.make("fine")
+          }))
           const [result] = yield* round([robbed], { as: user, expiresIn: "1 seconds" })
           assert.strictEqual(result?.report.status, "PASS", result?.report.message)
           const cleanup = Option.getOrThrow(result?.cleanup ?? Option.none())
@@ -263,7 +271,11 @@ describe("runs", () => {
             }
           })
           const lister = yield* userWith(Needs.list("configmaps", { namespace: Needs.probeNamespace }))
-          const swept = yield* Sweeper.sweep({ namespace: PROBE_NAMESPACE }).pipe(Effect.provideService(Kube, lister))
+          // What it may not list yet it leaves out.
+          const swept = yield* eventually(
+            Sweeper.sweep({ namespace: PROBE_NAMESPACE }).pipe(Effect.provideService(Kube, lister)),
+            ({ length }) => length > 0
+          )
           assert.deepStrictEqual(swept.map(({ error, name }) => [name, error?.reason._tag]), [["stays", "Forbidden"]])
           yield* kube.delete(ConfigMap, { name: "stays", namespace: PROBE_NAMESPACE })
         }))
