@@ -1,5 +1,5 @@
 import { assert, layer } from "@effect/vitest"
-import { Effect, Layer, Option, Queue } from "effect"
+import { DateTime, type Duration, Effect, Layer, Option, Queue } from "effect"
 import { readFileSync, readdirSync } from "node:fs"
 import { Lease } from "../../../src/infra/kube/resources/coordination.ts"
 import { SecretMetadata } from "../../../src/infra/kube/resources/core.ts"
@@ -11,6 +11,7 @@ import * as MembershipDurable from "../../../src/master/membership/MembershipDur
 import { MemberStore } from "../../../src/master/membership/MemberStore.ts"
 import { Resources } from "../../../src/master/Resources.ts"
 import * as ResourcesKubernetes from "../../../src/master/resources/ResourcesKubernetes.ts"
+import { freshName } from "../../clusters/freshName.ts"
 import { TestCluster } from "../../clusters/TestCluster.ts"
 import { eventually } from "../../kube/eventually.ts"
 import { expulsions, joinTokenSuite, membershipSuite, tagOf } from "./membershipSuite.ts"
@@ -43,7 +44,8 @@ layer(environment, { excludeTestServices: true, timeout: "120 seconds" })("in Ku
   it.effect("Membership is shared by masters: one numbers, the other expels", () =>
     Effect.gen(function*() {
       const here = yield* Membership
-      const member = yield* here.openEpoch(yield* here.add("shared"))
+      const name = yield* freshName("shared")
+      const member = yield* here.openEpoch(yield* here.add(name))
       const seen = yield* expulsions
       yield* Effect.gen(function*() {
         const there = yield* Membership
@@ -52,9 +54,9 @@ layer(environment, { excludeTestServices: true, timeout: "120 seconds" })("in Ku
           { concurrency: "unbounded" }
         )
         assert.deepStrictEqual(opened.map(({ epoch }) => epoch).sort(), [2, 3, 4, 5, 6, 7])
-        yield* there.revoke("shared")
+        yield* there.revoke(name)
       }).pipe(Effect.provide(another))
-      assert.strictEqual(yield* Queue.take(seen), "shared Revoked")
+      assert.strictEqual(yield* Queue.take(seen), `${name} Revoked`)
       assert.strictEqual(yield* tagOf(here.openEpoch(member)), "Revoked")
       yield* Effect.gen(function*() {
         assert.strictEqual(yield* tagOf((yield* Membership).admit(member)), "Revoked")
@@ -67,30 +69,32 @@ layer(environment, { excludeTestServices: true, timeout: "120 seconds" })("in Ku
       const membership = yield* Membership
       const resources = yield* Resources
       const seen = yield* expulsions
-      yield* resources.apply(Cluster, { metadata: { name: "deleted" }, spec: {} })
-      const member = yield* membership.openEpoch(yield* membership.add("deleted"))
-      yield* resources.applyStatus(Cluster, "deleted", { epoch: member.epoch, nodeCount: 1 })
-      yield* resources.applyStatus(Cluster, "deleted", { nodeCount: 2 })
+      const name = yield* freshName("deleted")
+      yield* resources.apply(Cluster, { metadata: { name }, spec: {} })
+      const member = yield* membership.openEpoch(yield* membership.add(name))
+      yield* resources.applyStatus(Cluster, name, { epoch: member.epoch, nodeCount: 1 })
+      yield* resources.applyStatus(Cluster, name, { nodeCount: 2 })
       assert.strictEqual((yield* membership.openEpoch(member)).epoch, 2)
-      yield* kubectl("-n", namespace, "delete", "cluster.kubeprober.erda.cloud", "deleted")
-      assert.strictEqual(yield* Queue.take(seen), "deleted UnknownCluster")
+      yield* kubectl("-n", namespace, "delete", "cluster.kubeprober.erda.cloud", name)
+      assert.strictEqual(yield* Queue.take(seen), `${name} UnknownCluster`)
       assert.strictEqual(yield* tagOf(membership.openEpoch(member)), "UnknownCluster")
-      const leases = yield* kube.list(Lease, { namespace, labelSelector: "kubeprober.io/member=deleted" })
+      const leases = yield* kube.list(Lease, { namespace, labelSelector: `kubeprober.io/member=${name}` })
       assert.lengthOf(leases.items, 0)
     }).pipe(Effect.scoped))
 
   it.effect("Membership ends for a Cluster that was deleted while no master ran", () =>
     Effect.gen(function*() {
       const { kube, kubectl } = yield* TestCluster
+      const name = yield* freshName("away")
       yield* Effect.gen(function*() {
         const resources = yield* Resources
-        const made = yield* resources.apply(Cluster, { metadata: { name: "away" }, spec: {} })
+        const made = yield* resources.apply(Cluster, { metadata: { name }, spec: {} })
         // As this file's own master would do it, who must not see it.
         yield* kube.create(Lease, {
           metadata: {
-            name: "kubeprober-member-away",
+            name: `kubeprober-member-${name}`,
             namespace: "kube-public",
-            labels: { "kubeprober.io/member": "away" },
+            labels: { "kubeprober.io/member": name },
             annotations: {
               "kubeprober.io/uid": "u",
               "kubeprober.io/revoked": "false",
@@ -100,7 +104,7 @@ layer(environment, { excludeTestServices: true, timeout: "120 seconds" })("in Ku
           spec: { leaseTransitions: 4 }
         })
       })
-      yield* kubectl("-n", namespace, "delete", "cluster.kubeprober.erda.cloud", "away")
+      yield* kubectl("-n", namespace, "delete", "cluster.kubeprober.erda.cloud", name)
       const elsewhere = Layer.fresh(MembershipDurable.layer.pipe(
         Layer.provide(MemberStore.layerLeases({ namespace: "kube-public" })),
         Layer.provide(ResourcesKubernetes.layer({ namespace }))
@@ -109,7 +113,7 @@ layer(environment, { excludeTestServices: true, timeout: "120 seconds" })("in Ku
         const membership = yield* Membership
         yield* eventually(
           "the member is gone",
-          Effect.map(tagOf(membership.find("away")), (tag) => tag === "UnknownCluster")
+          Effect.map(tagOf(membership.find(name)), (tag) => tag === "UnknownCluster")
         )
       }).pipe(Effect.provide(elsewhere))
     }))
@@ -118,9 +122,16 @@ layer(environment, { excludeTestServices: true, timeout: "120 seconds" })("in Ku
     Effect.gen(function*() {
       const { kube } = yield* TestCluster
       const store = yield* JoinTokenStore
+      const expired = yield* freshName("expired")
+      const insert = Effect.fnUntraced(function*(id: string, ago: Duration.Input) {
+        const expiresAt = DateTime.subtractDuration(yield* DateTime.now, ago)
+        yield* store.insert({ id, cluster: "staging", hash: "ab".repeat(32), expiresAt })
+      })
+      yield* insert(expired, "61 minutes")
+      yield* insert(yield* freshName("next"), "0 minutes")
       const { items } = yield* kube.list(SecretMetadata, { namespace, labelSelector: "kubeprober.io/join-token" })
       assert.isAbove(items.length, 0)
       for (const { metadata } of items) assert.match(metadata.name ?? "", /^kubeprober-join-[0-9a-f]+$/)
-      assert.isTrue(Option.isNone(yield* store.find("long-expired")))
+      assert.isTrue(Option.isNone(yield* store.find(expired)))
     }))
 })

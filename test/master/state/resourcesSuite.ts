@@ -1,9 +1,10 @@
-/** What every layer of Resources does. Each works on names of its own, so that they may share a store. */
+/** What every layer of Resources does. Each try works on names of its own, so that they may share a store. */
 import { assert } from "@effect/vitest"
 import { Effect, Option, Queue, Redacted, Stream } from "effect"
 import type { ReflectorEvent } from "../../../src/infra/kube/Kube.ts"
 import { Cluster, Probe, ProbeRun } from "../../../src/infra/kube/resources/kubeprober.ts"
 import { Resources } from "../../../src/master/Resources.ts"
+import { freshName } from "../../clusters/freshName.ts"
 import { eventually } from "../../kube/eventually.ts"
 
 const checks = [{ name: "api", use: "k8s.api.health" }]
@@ -27,13 +28,14 @@ export const suite: ReadonlyArray<
     "keeps what is applied and numbers changes of the spec",
     Effect.gen(function*() {
       const resources = yield* Resources
-      assert.isTrue(Option.isNone(yield* resources.get(Probe, "numbered")))
+      const numbered = yield* freshName("numbered")
+      assert.isTrue(Option.isNone(yield* resources.get(Probe, numbered)))
       const made = yield* resources.apply(Probe, {
-        metadata: { name: "numbered", labels: { a: "1" } },
+        metadata: { name: numbered, labels: { a: "1" } },
         spec: { checks }
       })
       assert.deepStrictEqual([made.metadata.name, made.metadata.namespace, made.metadata.generation], [
-        "numbered",
+        numbered,
         resources.namespace,
         1
       ])
@@ -41,33 +43,34 @@ export const suite: ReadonlyArray<
       assert.isDefined(made.metadata.creationTimestamp)
       assert.strictEqual(made.spec.checks?.[0]?.use, "k8s.api.health")
       const same = yield* resources.apply(Probe, {
-        metadata: { name: "numbered", labels: { a: "1" } },
+        metadata: { name: numbered, labels: { a: "1" } },
         spec: { checks }
       })
       assert.strictEqual(same.metadata.resourceVersion, made.metadata.resourceVersion)
       const labelled = yield* resources.apply(Probe, {
-        metadata: { name: "numbered", labels: { b: "2" } },
+        metadata: { name: numbered, labels: { b: "2" } },
         spec: { checks }
       })
       assert.deepStrictEqual([labelled.metadata.generation, labelled.metadata.labels], [1, { b: "2" }])
       const spec = { checks, policy: { interval: "90s" } }
-      const changed = yield* resources.apply(Probe, { metadata: { name: "numbered", labels: { b: "2" } }, spec })
+      const changed = yield* resources.apply(Probe, { metadata: { name: numbered, labels: { b: "2" } }, spec })
       assert.deepStrictEqual([changed.metadata.generation, changed.metadata.uid], [2, made.metadata.uid])
       assert.isAbove(Number(changed.metadata.resourceVersion), Number(made.metadata.resourceVersion))
-      const listed = (yield* resources.list(Probe)).find(({ metadata }) => metadata.name === "numbered")
-      assert.deepStrictEqual(listed, Option.getOrThrow(yield* resources.get(Probe, "numbered")))
+      const listed = (yield* resources.list(Probe)).find(({ metadata }) => metadata.name === numbered)
+      assert.deepStrictEqual(listed, Option.getOrThrow(yield* resources.get(Probe, numbered)))
     })
   ],
   [
     "keeps a status beside the spec, replaces it whole, and has none for what is gone",
     Effect.gen(function*() {
       const resources = yield* Resources
-      yield* resources.apply(Cluster, { metadata: { name: "with-status" }, spec: {} })
-      yield* resources.applyStatus(Cluster, "with-status", { nodeCount: 3, epoch: 1 })
-      const second = Option.getOrThrow(yield* resources.applyStatus(Cluster, "with-status", { epoch: 2 }))
+      const name = yield* freshName("with-status")
+      yield* resources.apply(Cluster, { metadata: { name }, spec: {} })
+      yield* resources.applyStatus(Cluster, name, { nodeCount: 3, epoch: 1 })
+      const second = Option.getOrThrow(yield* resources.applyStatus(Cluster, name, { epoch: 2 }))
       assert.deepStrictEqual([second.status, second.metadata.generation], [{ epoch: 2 }, 1])
       const applied = yield* resources.apply(Cluster, {
-        metadata: { name: "with-status" },
+        metadata: { name },
         spec: { k8sVersion: "1.35" }
       })
       assert.deepStrictEqual([applied.status, applied.metadata.generation], [{ epoch: 2 }, 2])
@@ -98,9 +101,10 @@ export const suite: ReadonlyArray<
     "does not let a ProbeRun be changed",
     Effect.gen(function*() {
       const resources = yield* Resources
-      yield* resources.apply(ProbeRun, { metadata: { name: "once" }, spec: { probe: "a" } })
+      const name = yield* freshName("once")
+      yield* resources.apply(ProbeRun, { metadata: { name }, spec: { probe: "a" } })
       const refused = yield* Effect.flip(
-        resources.apply(ProbeRun, { metadata: { name: "once" }, spec: { probe: "b" } })
+        resources.apply(ProbeRun, { metadata: { name }, spec: { probe: "b" } })
       )
       assert.match(refused.message, /a ProbeRun cannot be changed; create another one/)
     })
@@ -109,23 +113,25 @@ export const suite: ReadonlyArray<
     "tells all there is, then every change in order, to everyone who follows",
     Effect.scoped(Effect.gen(function*() {
       const resources = yield* Resources
-      yield* resources.apply(Cluster, { metadata: { name: "seen-a" }, spec: {} })
-      const next = yield* followed("seen-")
-      const other = yield* followed("seen-")
-      assert.strictEqual(yield* next, "Synced seen-a")
-      assert.strictEqual(yield* other, "Synced seen-a")
-      yield* resources.apply(Cluster, { metadata: { name: "seen-b" }, spec: {} })
-      yield* resources.applyStatus(Cluster, "seen-b", { epoch: 1 })
-      yield* resources.applyStatus(Cluster, "seen-b", { epoch: 1 })
-      assert.isTrue(yield* resources.remove(Cluster, "seen-b"))
-      assert.isFalse(yield* resources.remove(Cluster, "seen-b"))
-      yield* resources.remove(Cluster, "seen-a")
+      const prefix = yield* freshName("seen")
+      const [a, b] = [`${prefix}-a`, `${prefix}-b`]
+      yield* resources.apply(Cluster, { metadata: { name: a }, spec: {} })
+      const next = yield* followed(prefix)
+      const other = yield* followed(prefix)
+      assert.strictEqual(yield* next, `Synced ${a}`)
+      assert.strictEqual(yield* other, `Synced ${a}`)
+      yield* resources.apply(Cluster, { metadata: { name: b }, spec: {} })
+      yield* resources.applyStatus(Cluster, b, { epoch: 1 })
+      yield* resources.applyStatus(Cluster, b, { epoch: 1 })
+      assert.isTrue(yield* resources.remove(Cluster, b))
+      assert.isFalse(yield* resources.remove(Cluster, b))
+      yield* resources.remove(Cluster, a)
       for (const one of [next, other]) {
         assert.deepStrictEqual([yield* one, yield* one, yield* one, yield* one], [
-          "Added seen-b",
-          "Modified seen-b",
-          "Deleted seen-b",
-          "Deleted seen-a"
+          `Added ${b}`,
+          `Modified ${b}`,
+          `Deleted ${b}`,
+          `Deleted ${a}`
         ])
       }
     }))
@@ -134,7 +140,8 @@ export const suite: ReadonlyArray<
     "loses no change between what there is and what follows",
     Effect.scoped(Effect.gen(function*() {
       const resources = yield* Resources
-      const names = Array.from({ length: 40 }, (_, n) => `race-${n}`)
+      const prefix = yield* freshName("race")
+      const names = Array.from({ length: 40 }, (_, n) => `${prefix}-${n}`)
       const write = Effect.forEach(names, (name) => resources.apply(Cluster, { metadata: { name }, spec: {} }))
       yield* Effect.forkScoped(write)
       const readers = yield* Effect.forEach(Array.from({ length: 5 }), () => {
