@@ -3,7 +3,7 @@
  */
 import { NodeServices } from "@effect/platform-node"
 import { assert, layer } from "@effect/vitest"
-import { Context, Effect, FileSystem, Layer, Path, Ref, Schema, Stream } from "effect"
+import { Context, Effect, Fiber, FileSystem, Layer, Path, Ref, Schema, Stream } from "effect"
 import { ChildProcess, ChildProcessSpawner } from "effect/process"
 import { fileURLToPath } from "node:url"
 import manifest from "../../package.json" with { type: "json" }
@@ -55,10 +55,11 @@ const start = Effect.fnUntraced(function*(options: {
     stdin: "ignore"
   }))
   const printed = yield* Ref.make("")
-  yield* Effect.forkScoped(
+  const reading = yield* Effect.forkScoped(
     Stream.runForEach(Stream.decodeText(child.all), (text) => Ref.update(printed, (before) => before + text))
   )
-  return { printed: Ref.get(printed), code: child.exitCode }
+  // What it printed last may be read after its end.
+  return { printed: Ref.get(printed), code: Effect.tap(child.exitCode, () => Fiber.join(reading)) }
 })
 
 /** What `npm pack --json` prints. */
@@ -350,7 +351,7 @@ layer(live, { excludeTestServices: true, timeout: "300 seconds" })("the packed p
             spec: {
               clusterSelector: {},
               checks: [{ name: "policy", use: "example.deployment.policy" }],
-              policy: { interval: "2s", failureThreshold: 1 }
+              policy: { interval: "10s", failureThreshold: 1 }
             }
           })
         )
@@ -383,6 +384,6 @@ layer(live, { excludeTestServices: true, timeout: "300 seconds" })("the packed p
           "change edge-1 policy: PASS -> WARN"
         ])
       }).pipe(Effect.scoped),
-    120_000
+    180_000
   )
 })
