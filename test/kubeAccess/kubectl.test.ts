@@ -1,5 +1,5 @@
 import { assert, layer } from "@effect/vitest"
-import { Context, Effect, Fiber, FileSystem, Layer, Redacted, References, Stream } from "effect"
+import { Context, Effect, FileSystem, Layer, Redacted, References, Stream } from "effect"
 import { ChildProcess, ChildProcessSpawner } from "effect/process"
 import * as KubeConnection from "../../src/infra/kube/KubeConnection.ts"
 import { Pod } from "../../src/infra/kube/resources/core.ts"
@@ -10,6 +10,7 @@ import { LocalCluster } from "../../src/local/LocalCluster.ts"
 import { Authentication } from "../../src/master/api/Authentication.ts"
 import { Authorization } from "../../src/master/api/Authorization.ts"
 import { Registry } from "../../src/master/Registry.ts"
+import { freshName } from "../clusters/freshName.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
 import { apiWith } from "../master/api/apiFixture.ts"
 import { front, link } from "./fixture.ts"
@@ -166,13 +167,26 @@ layer(Layer.provideMerge(Front.layer, everything).pipe(Layer.provideMerge(Local.
     Effect.gen(function*() {
       const test = yield* TestCluster
       const kubectl = yield* kubectlAs("reader")
-      assert.strictEqual(yield* kubectl.run("logs", "speaker"), "first\n")
-      const followed = yield* Effect.forkScoped(kubectl.run("logs", "speaker", "-f"))
-      yield* test.kubectl("exec", "speaker", "--", "touch", "/tmp/go")
-      yield* eventually(test.kubectl("logs", "speaker"), (text) => text.includes("second"))
-      yield* test.kubectl("delete", "pod", "speaker", "--grace-period=0", "--force")
-      assert.strictEqual(yield* Fiber.join(followed), "first\nsecond\n")
-    }), 60_000)
+      const name = yield* freshName("speaker")
+      yield* test.apply({ ...pod, metadata: { name, namespace: "default" } })
+      yield* eventually(Effect.orElseSucceed(kubectl.run("logs", name), () => ""), (text) => text === "first\n")
+      const binaries = yield* (yield* LocalBinaries).resolve(["kubectl"])
+      const spawner = yield* ChildProcessSpawner.ChildProcessSpawner
+      const following = yield* spawner.spawn(
+        ChildProcess.make(binaries.kubectl.path, [...kubectl.flags, "logs", name, "-f"])
+      )
+      // The log grows, and ends, once what was there before has come through.
+      const followed = yield* Stream.splitLines(Stream.decodeText(following.stdout)).pipe(
+        Stream.tap((line) =>
+          line === "first"
+            ? test.kubectl("exec", name, "--", "touch", "/tmp/go")
+            : test.kubectl("delete", "pod", name, "--grace-period=0", "--force")
+        ),
+        Stream.runCollect,
+        Effect.timeout("60 seconds")
+      )
+      assert.deepStrictEqual(Array.from(followed), ["first", "second"])
+    }), 120_000)
 
   it.effect("watches", () =>
     Effect.gen(function*() {
@@ -183,16 +197,17 @@ layer(Layer.provideMerge(Front.layer, everything).pipe(Layer.provideMerge(Local.
       const watching = yield* spawner.spawn(
         ChildProcess.make(kubectl.path, [...flags, "get", "configmaps", "--watch", "-o", "name"])
       )
+      const name = yield* freshName("seen")
       const lines = Stream.splitLines(Stream.decodeText(watching.stdout))
       const seen = yield* lines.pipe(
         Stream.tap((line) =>
-          line === "configmap/kube-root-ca.crt" ? test.kubectl("create", "configmap", "seen") : Effect.void
+          line === "configmap/kube-root-ca.crt" ? test.kubectl("create", "configmap", name) : Effect.void
         ),
-        Stream.takeUntil((line) => line === "configmap/seen"),
+        Stream.takeUntil((line) => line === `configmap/${name}`),
         Stream.runCollect,
         Effect.timeout("30 seconds")
       )
-      assert.include(Array.from(seen), "configmap/seen")
+      assert.include(Array.from(seen), `configmap/${name}`)
     }), 60_000)
 
   it.effect(
@@ -260,9 +275,10 @@ layer(Layer.provideMerge(Front.layer, everything).pipe(Layer.provideMerge(Local.
       yield* (yield* Registry).add("away", {})
       const waiter = yield* kubectlAs("waiter")
       const { url } = yield* Front
-      assert.include(
-        yield* failure(waiter.run("get", "pods", `--server=${url}/clusters/away`)),
-        "there is no link to cluster away"
+      // The API server learns of the role by a watch.
+      yield* eventually(
+        failure(waiter.run("get", "pods", `--server=${url}/clusters/away`)),
+        (message) => message.includes("there is no link to cluster away")
       )
     }), 60_000)
 })
