@@ -139,8 +139,8 @@ const make = Effect.fnUntraced(function*(cluster: LocalCluster["Service"]) {
       const roles = Roles.forNeeds(needs, { name: user, probeNamespace: PROBE_NAMESPACE, ...options })
       if (roles.length > 0) yield* apply(...roles, ...Roles.bindings(roles, [{ kind: "User", name: user }]))
       const certificate = yield* cluster.issueClientCertificate({ user })
-      // The API server hears of what is granted a moment after it is stored. Asked by another client, so that the one that
-      // is given away has made no request.
+      // The API server hears of what is granted a moment after it is stored. It is asked by another client, so that the
+      // one that is given away has made no request.
       yield* Effect.scoped(Effect.flatMap(
         kubeAs(certificate),
         (as) =>

@@ -411,7 +411,7 @@ describe("k8s.api.crud", () => {
               kubectl("get", "flowschema", user, "-o=jsonpath={.status.conditions[?(@.type=='Dangling')].status}"),
               (dangling) => dangling === "False"
             )
-            // A level without seats still serves one request at a time: one that a webhook holds up keeps the others out.
+            // A level without seats still serves one request at a time: one that a webhook holds up keeps others out.
             const server = yield* webhookServer
             yield* server.answer({ allowed: true, delay: 30_000 })
             yield* admitted("ValidatingWebhookConfiguration", server)
