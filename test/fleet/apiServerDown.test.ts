@@ -5,12 +5,13 @@ import { mkdirSync, mkdtempSync, readFileSync, readdirSync, writeFileSync } from
 import { join } from "node:path"
 import { apiHealth } from "../../src/probes/kubernetes/apiHealth.ts"
 import { temporaryFolder } from "../cli/Kubeprober.ts"
-import { freshName } from "../clusters/freshName.ts"
 import { TestCluster } from "../clusters/TestCluster.ts"
 import * as TcpProxy from "../kube/TcpProxy.ts"
 import { fault } from "../proofs/proof.ts"
 import { cellOf, masterHost, said, shown, startAgent } from "./fleetProcesses.ts"
 
+/** Of the Probes that a master gives away. */
+const namespace = "kubeprober"
 const base = temporaryFolder()
 const crds = new URL("../../crds/", import.meta.url)
 
@@ -23,10 +24,12 @@ const WELL = "WARN API_NO_ENDPOINTS"
 layer(TestCluster.layer({ name: "api-down" }), { excludeTestServices: true, timeout: "120 seconds" })(
   "an installed agent",
   (it) => {
-    const install = Effect.fnUntraced(function*(namespace: string) {
+    const install = Effect.gen(function*() {
       const { apply, kubectl } = yield* TestCluster
       yield* apply(...readdirSync(crds).map((file) => readFileSync(new URL(file, crds), "utf8")))
       yield* kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+      // With the identity that an earlier try may have left there.
+      yield* kubectl("delete", "namespace", namespace, "--ignore-not-found")
       yield* apply({ apiVersion: "v1", kind: "Namespace", metadata: { name: namespace } })
     })
 
@@ -39,10 +42,9 @@ layer(TestCluster.layer({ name: "api-down" }), { excludeTestServices: true, time
       () =>
         Effect.gen(function*() {
           const { cluster } = yield* TestCluster
-          // A master and an agent that know nothing of an earlier try.
+          // A master that knows nothing of an earlier try.
           const folder = mkdtempSync(join(base, "try-"))
-          const namespace = yield* freshName("kubeprober")
-          yield* install(namespace)
+          yield* install
           const master = yield* masterHost(folder)
           yield* master.start
           yield* master.apply("kubernetes", {
