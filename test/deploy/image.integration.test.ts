@@ -6,6 +6,7 @@ import { createHash } from "node:crypto"
 import manifest from "../../package.json" with { type: "json" }
 import { image, imageFiles, librariesOf } from "../../scripts/imageFiles.ts"
 import { imageTar } from "../../src/local/image/ImageTar.ts"
+import { freshName } from "../clusters/freshName.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
 
 const NAME = `kubeprober:${manifest.version}`
@@ -51,8 +52,9 @@ layer(TestCluster.layer({ name: "image", nodes: 1 }), { excludeTestServices: tru
   "the image on a node",
   (it) => {
     /** Runs a pod to its end; how it ended and what it said. */
-    const run = Effect.fnUntraced(function*(name: string, container: Parameters<typeof pod>[1]) {
+    const run = Effect.fnUntraced(function*(prefix: string, container: Parameters<typeof pod>[1]) {
       const { apply, kubectl } = yield* TestCluster
+      const name = yield* freshName(prefix)
       yield* apply(pod(name, container))
       const phase = yield* eventually(
         kubectl("get", "pod", name, "-n", "strict", "-o", "jsonpath={.status.phase}"),

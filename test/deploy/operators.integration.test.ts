@@ -11,6 +11,7 @@ import { root } from "../../scripts/bundle.ts"
 import { image, imageFiles } from "../../scripts/imageFiles.ts"
 import { BUSYBOX_IMAGE } from "../../src/local/image/Images.ts"
 import { imageTar } from "../../src/local/image/ImageTar.ts"
+import { freshName } from "../clusters/freshName.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
 
 const IMAGE = `kubeprober:${manifest.version}`
@@ -132,8 +133,9 @@ layer(TestCluster.layer({ name: "operators", nodes: 1 }), { excludeTestServices:
     const epochOf = (shown: string): number => Number(shown.split(" ")[1])
 
     /** Runs our command line in a pod, as a person of whom the API server knows, and answers what it printed. */
-    const commandLine = Effect.fnUntraced(function*(pod: string, ...args: ReadonlyArray<string>) {
+    const commandLine = Effect.fnUntraced(function*(prefix: string, ...args: ReadonlyArray<string>) {
       const { apply, kubectl } = yield* TestCluster
+      const pod = yield* freshName(prefix)
       yield* apply({
         apiVersion: "v1",
         kind: "Pod",
@@ -297,17 +299,18 @@ layer(TestCluster.layer({ name: "operators", nodes: 1 }), { excludeTestServices:
             "$KUBEPROBER_STATUS_REPORT_URL",
             `http://probeagent.${namespace}.svc.cluster.local:8082/probe-status`
           )
+        const forger = yield* freshName("forger")
         yield* apply({
           apiVersion: "v1",
           kind: "Pod",
-          metadata: { name: "forger", namespace },
+          metadata: { name: forger, namespace },
           spec: { restartPolicy: "Never", containers: [busybox(`${forged} || echo refused`)] }
         })
         yield* eventually(
-          kubectl("get", "pod", "forger", "-n", namespace, "-o", "jsonpath={.status.phase}"),
+          kubectl("get", "pod", forger, "-n", namespace, "-o", "jsonpath={.status.phase}"),
           (phase) => phase === "Succeeded"
         )
-        assert.include(yield* kubectl("logs", "forger", "-n", namespace), "refused")
+        assert.include(yield* kubectl("logs", forger, "-n", namespace), "refused")
         assert.strictEqual((yield* checkers)["failing/till"], "ERROR no change")
       }), 120_000)
 
@@ -382,7 +385,11 @@ layer(TestCluster.layer({ name: "operators", nodes: 1 }), { excludeTestServices:
           )
           assert.match(clusters, /^NAME +VERSION +NODECOUNT .*PROBE +TOTAL\/ERROR +HEARTBEATTIME +LINK/u)
           assert.match(yield* story("probes", namespace), /^basics +5s/mu)
-          assert.match(yield* story("probestatuses", namespace), /^basics +PASS +0\/1/mu)
+          yield* eventually(
+            story("probestatuses", namespace),
+            (shown) => /^basics +PASS +0\/1/mu.test(shown),
+            { within: "60 seconds" }
+          )
           yield* kubectl("label", "clusters.kubeprober.erda.cloud", "c1", "-n", "default", "probe/basics-")
           yield* eventually(story("probes", namespace), (shown) => !/^basics /mu.test(shown), { within: "60 seconds" })
         }),
