@@ -16,6 +16,7 @@ import * as Outcome from "../../src/probes/Outcome.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import * as Retry from "../../src/probes/Retry.ts"
 import { EXPIRES_ANNOTATION, RUN_LABEL, Scratch } from "../../src/probes/Scratch.ts"
+import { freshName } from "../clusters/freshName.ts"
 import { PROBE_NAMESPACE, TestCluster, eventually, reasonOf } from "../clusters/TestCluster.ts"
 import { check, codes } from "./Checks.ts"
 
@@ -117,9 +118,10 @@ describe("runs", () => {
         Effect.gen(function*() {
           const { kube, run } = yield* TestCluster
           for (const labels of [{}, { [RUN_LABEL]: "my-run" }]) {
-            const metadata = { name: "stranger", namespace: PROBE_NAMESPACE, labels }
+            const name = yield* freshName("stranger")
+            const metadata = { name, namespace: PROBE_NAMESPACE, labels }
             yield* kube.create(ConfigMap, { metadata })
-            const report = yield* run(createsOne("stranger"), { runId: "my-run" })
+            const report = yield* run(createsOne(name), { runId: "my-run" })
             assert.strictEqual(report.code, "CHECKER_FAILED", report.message)
             yield* kube.get(ConfigMap, metadata)
             yield* kube.delete(ConfigMap, metadata)
@@ -129,9 +131,10 @@ describe("runs", () => {
       it.effect("what replaced an object of the run under its name stays", () =>
         Effect.gen(function*() {
           const { kube, run } = yield* TestCluster
-          const metadata = { name: "replaced", namespace: PROBE_NAMESPACE }
+          const name = yield* freshName("replaced")
+          const metadata = { name, namespace: PROBE_NAMESPACE }
           const replace = Effect.andThen(kube.delete(ConfigMap, metadata), kube.create(ConfigMap, { metadata }))
-          const report = yield* run(createsOne("replaced", Effect.orDie(replace)))
+          const report = yield* run(createsOne(name, Effect.orDie(replace)))
           assert.strictEqual(report.status, "PASS", report.message)
           yield* kube.get(ConfigMap, metadata)
           yield* kube.delete(ConfigMap, metadata)
@@ -140,6 +143,7 @@ describe("runs", () => {
       it.effect("when the answer to a create is lost, what carries the run's label is deleted and nothing else", () =>
         Effect.gen(function*() {
           const { kube, run } = yield* TestCluster
+          const name = yield* freshName("lost")
           const lost = Effect.fail(
             new KubeError({
               cluster: kube.cluster,
@@ -151,13 +155,13 @@ describe("runs", () => {
             ...kube,
             create: (...call) => Effect.andThen(kube.create(...call), lost)
           }
-          const report = yield* run(createsOne("lost"), { as: after })
+          const report = yield* run(createsOne(name), { as: after })
           assert.strictEqual(report.code, "API_UNREACHABLE", report.message)
           assert.deepStrictEqual(yield* leftovers, [])
 
-          const metadata = { name: "lost", namespace: PROBE_NAMESPACE }
+          const metadata = { name, namespace: PROBE_NAMESPACE }
           yield* kube.create(ConfigMap, { metadata })
-          yield* run(createsOne("lost"), { as: { ...kube, create: () => lost } })
+          yield* run(createsOne(name), { as: { ...kube, create: () => lost } })
           yield* kube.get(ConfigMap, metadata)
           yield* kube.delete(ConfigMap, metadata)
         }))
@@ -177,6 +181,8 @@ describe("runs", () => {
       it.effect("a failed deletion is a report of its own, which does not change the verdict", () =>
         Effect.gen(function*() {
           const { kubectl, round, userWith } = yield* TestCluster
+          // Of a try that has failed.
+          yield* kubectl("delete", "configmaps", "-n", PROBE_NAMESPACE, "-l", RUN_LABEL)
           const user = yield* userWith(configMaps)
           // Pre-flight has passed when the right is taken away.
           const bindings = (yield* kubectl("get", "rolebinding", "-n", PROBE_NAMESPACE, "-o", "name")).trim().split(
@@ -370,6 +376,7 @@ describe("runs", () => {
       it.effect("an ephemeral namespace is deleted with its scope, tried again, and told when it could not be", () =>
         Effect.gen(function*() {
           const { kube } = yield* TestCluster
+          const [flaky, robbed] = [yield* freshName("flaky"), yield* freshName("robbed")]
           const expiresAt = DateTime.add(yield* DateTime.now, { minutes: 15 })
           const use = (name: string, with_: Kube["Service"]) =>
             Effect.scoped(ProbeNamespace.ephemeral({ runId: name, probeNamespace: name, expiresAt })).pipe(
@@ -391,22 +398,22 @@ describe("runs", () => {
           const names = Effect.map(kube.list(Namespace), ({ items }) => items.map(({ metadata }) => metadata.name))
 
           assert.deepStrictEqual(
-            yield* use("ephemeral-flaky", failing(2, new ServerFault({ status: 503, detail: "" }))),
+            yield* use(flaky, failing(2, new ServerFault({ status: 503, detail: "" }))),
             []
           )
-          assert.notInclude(yield* names, "ephemeral-flaky")
+          assert.notInclude(yield* names, flaky)
 
-          const [left] = yield* use("ephemeral-robbed", failing(9, new Forbidden({ detail: "" })))
+          const [left] = yield* use(robbed, failing(9, new Forbidden({ detail: "" })))
           assert.strictEqual(left?.code, "CLEANUP_FAILED")
-          assert.deepStrictEqual(left?.subject, { kind: "Namespace", name: "ephemeral-robbed" })
-          assert.include(yield* names, "ephemeral-robbed")
+          assert.deepStrictEqual(left?.subject, { kind: "Namespace", name: robbed })
+          assert.include(yield* names, robbed)
 
           // A namespace of that name that is not ours is no reason to delete it.
-          const error = yield* Effect.flip(use("ephemeral-robbed", kube))
+          const error = yield* Effect.flip(use(robbed, kube))
           assert.strictEqual(error.reason._tag, "Conflict")
-          const { status } = yield* kube.get(Namespace, { name: "ephemeral-robbed" })
+          const { status } = yield* kube.get(Namespace, { name: robbed })
           assert.strictEqual(status.phase, "Active")
-          yield* kube.delete(Namespace, { name: "ephemeral-robbed" })
+          yield* kube.delete(Namespace, { name: robbed })
         }))
 
       it.effect("names are new each time, and fit a DNS label", () =>
