@@ -51,8 +51,8 @@ export interface MasterOptions {
 }
 
 /**
- * Milliseconds within which what happens at once is seen on the busiest machine. What waits for a silent peer to be taken
- * for dead takes 9 seconds or more.
+ * Milliseconds within which what happens at once is seen on the busiest machine. What waits for a silent peer to be
+ * taken for dead takes 9 seconds or more.
  */
 export const AT_ONCE = 8_000
 
