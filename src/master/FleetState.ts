@@ -8,6 +8,7 @@ import * as Status from "../domain/Status.ts"
 import { LinkEvent, Links } from "../infra/link/Links.ts"
 import { Desired, type KnownCluster } from "./Desired.ts"
 import { type Shown, cellsOf, isSameShow, isWanted, keyOf } from "./fleet/shown.ts"
+import { Heartbeats } from "./Heartbeats.ts"
 import { type CellState, History, type HistoryError, type Recorded } from "./History.ts"
 
 export class FleetState extends Context.Service<FleetState, {
@@ -25,7 +26,7 @@ export class FleetState extends Context.Service<FleetState, {
   /** Forget a cluster that was removed. */
   readonly forget: (cluster: string) => Effect.Effect<void>
 }>()("kubeprober/master/FleetState") {
-  static readonly layer: Layer.Layer<FleetState, HistoryError, Desired | History | Links> = Layer.effect(
+  static readonly layer: Layer.Layer<FleetState, HistoryError, Desired | Heartbeats | History | Links> = Layer.effect(
     FleetState,
     Effect.suspend(() => make)
   )
@@ -50,6 +51,7 @@ const make = Effect.gen(function*() {
   const desired = yield* Desired
   const history = yield* History
   const links = yield* Links
+  const heartbeats = yield* Heartbeats
 
   const entries = new Map<string, Entry>()
   const transitions = yield* PubSub.sliding<{ readonly change: Transition; readonly cluster: KnownCluster }>(
@@ -72,7 +74,8 @@ const make = Effect.gen(function*() {
     const linked = since !== undefined
     const now = yield* DateTime.now
     const { known } = entryOf(cluster)
-    return { linked, since, now, cells: cellsOf({ probes: set.value.set.probes, known, linked, now }) }
+    const refused = Option.match(yield* heartbeats.of(cluster), { onNone: () => [], onSome: ({ refused }) => refused })
+    return { linked, since, now, cells: cellsOf({ probes: set.value.set.probes, known, refused, linked, now }) }
   })
 
   /** Looks again, and tells what is shown differently. */

@@ -4,6 +4,7 @@ import type { DesiredProbe } from "../../domain/DesiredSet.ts"
 import * as Freshness from "../../domain/Freshness.ts"
 import * as Policy from "../../domain/Policy.ts"
 import { ProbeLayer } from "../../domain/ProbeLayer.ts"
+import type { RefusedProbe } from "../../domain/rpc/Control.ts"
 import { type Cell, NEVER_RAN } from "../../domain/rpc/Fleet.ts"
 import type { CellKey, CellState } from "../History.ts"
 
@@ -58,18 +59,28 @@ export interface Shown {
   readonly shadow: boolean
 }
 
+/** Why the cluster's agent does not run a Probe as it is: what anyone can tell of it, or what the agent has told. */
+type Refusal = (probe: DesiredProbe) => string | undefined
+
+const refusalOf = (refused: ReadonlyArray<RefusedProbe>): Refusal => (probe) => {
+  const followed = scheduleOf(probe)
+  if (Result.isFailure(followed)) return followed.failure.message
+  const told = refused.find((each) => each.probe.namespace === probe.namespace && each.probe.name === probe.name)
+  return told === undefined ? undefined : `the cluster's agent does not run this Probe: ${told.reason}`
+}
+
 const show = (
   probe: DesiredProbe,
   known: CellState,
+  refusal: string | undefined,
   linked: boolean,
   now: DateTime.Utc
 ): Shown => {
-  const followed = scheduleOf(probe)
-  const schedule = Result.getOrElse(followed, () => Policy.RunSchedule.Manual())
+  const schedule = Result.getOrElse(scheduleOf(probe), () => Policy.RunSchedule.Manual())
   const { state } = known
   const measured = Freshness.freshness({ schedule, lastRun: state.lastRun, linked, now })
-  // An agent refuses such a Probe, so nothing of it can be newer than this.
-  const freshness = Result.isFailure(followed) && measured === "fresh" ? "stale" : measured
+  // What was found of an earlier form of the Probe says nothing of what it asks for now.
+  const freshness = refusal !== undefined && measured === "fresh" ? "stale" : measured
   const status = Freshness.shown(state.status, freshness)
   return {
     cell: {
@@ -80,7 +91,7 @@ const show = (
       freshness,
       ...(state.code === undefined ? {} : { code: state.code }),
       ...(state.blame === undefined ? {} : { blame: state.blame }),
-      message: Result.isFailure(followed) ? followed.failure.message : state.message,
+      message: refusal ?? state.message,
       lastRun: state.lastRun,
       since: state.since
     },
@@ -89,21 +100,24 @@ const show = (
   }
 }
 
-const showMissing = (probe: DesiredProbe, checker: string, use: string, linked: boolean): Shown => {
-  const refused = Policy.schedule(probe.spec.policy ?? {})
-  return {
-    cell: {
-      probe: { namespace: probe.namespace, name: probe.name },
-      checker,
-      layer: layerOf(probe, use),
-      status: "UNKNOWN",
-      freshness: linked ? "stale" : "unreachable",
-      message: Result.isFailure(refused) ? refused.failure.message : NEVER_RAN[linked ? "linked" : "unlinked"]
-    },
-    until: undefined,
-    shadow: probe.spec.rollout?.shadow === true
-  }
-}
+const showMissing = (
+  probe: DesiredProbe,
+  checker: string,
+  use: string,
+  refusal: string | undefined,
+  linked: boolean
+): Shown => ({
+  cell: {
+    probe: { namespace: probe.namespace, name: probe.name },
+    checker,
+    layer: layerOf(probe, use),
+    status: "UNKNOWN",
+    freshness: linked ? "stale" : "unreachable",
+    message: refusal ?? NEVER_RAN[linked ? "linked" : "unlinked"]
+  },
+  until: undefined,
+  shadow: probe.spec.rollout?.shadow === true
+})
 
 const layerIndex = (layer: ProbeLayer): number => ProbeLayer.literals.indexOf(layer)
 
@@ -120,26 +134,30 @@ const byLayer = (a: Shown, b: Shown): number =>
 export const cellsOf = (options: {
   readonly probes: ReadonlyArray<DesiredProbe>
   readonly known: ReadonlyMap<string, CellState>
+  /** Of these, what the cluster's agent has refused. */
+  readonly refused: ReadonlyArray<RefusedProbe>
   readonly linked: boolean
   readonly now: DateTime.Utc
 }): ReadonlyArray<Shown> => {
-  const { known, linked, now, probes } = options
+  const { known, linked, now, probes, refused } = options
+  const why = refusalOf(refused)
   return probes.flatMap((probe) => {
+    const refusal = why(probe)
     const ref = { namespace: probe.namespace, name: probe.name }
     const mine = [...known.values()].filter((cell) =>
       cell.probe.namespace === ref.namespace && cell.probe.name === ref.name && has(probe, cell.checker)
     )
-    const all = mine.map((cell) => show(probe, cell, linked, now))
+    const all = mine.map((cell) => show(probe, cell, refusal, linked, now))
     // Which checkers a prober has, its runs tell: one that the others outlive is no more.
     const isAlive = all.some(({ cell }) => cell.freshness === "fresh")
     const shown = probe.spec.checks === undefined && isAlive
       ? all.filter(({ cell }) => cell.freshness === "fresh")
       : all
     const missing = probe.spec.checks === undefined
-      ? mine.length === 0 ? [showMissing(probe, probe.name, "", linked)] : []
+      ? mine.length === 0 ? [showMissing(probe, probe.name, "", refusal, linked)] : []
       : probe.spec.checks
         .filter(({ name }) => !known.has(keyOf({ probe: ref, checker: name })))
-        .map(({ name, use }) => showMissing(probe, name, use, linked))
+        .map(({ name, use }) => showMissing(probe, name, use, refusal, linked))
     return [...shown, ...missing]
   }).toSorted(byLayer)
 }

@@ -6,6 +6,7 @@ import type { KubeObject, KubeResource } from "../../../src/infra/kube/KubeResou
 import { Links } from "../../../src/infra/link/Links.ts"
 import { Desired } from "../../../src/master/Desired.ts"
 import { FleetState } from "../../../src/master/FleetState.ts"
+import { Heartbeats } from "../../../src/master/Heartbeats.ts"
 import { History } from "../../../src/master/History.ts"
 import { Resources } from "../../../src/master/Resources.ts"
 import { until } from "../../link/fixture.ts"
@@ -99,6 +100,7 @@ describe("a cluster that breaks", () => {
           runs: never,
           forget: () => Effect.void
         }),
+        Heartbeats.layer,
         Links.layer
       )
       yield* Effect.gen(function*() {

@@ -104,6 +104,39 @@ describe("a fleet", () => {
       assert.deepStrictEqual([row.linked, row.status], [false, "UNKNOWN"])
     })), 30_000)
 
+  it.live(
+    "does not go on showing as green a Probe that was changed to one the agent refuses, and says why",
+    () =>
+      onFleet(Effect.gen(function*() {
+        const registry = yield* Registry
+        const agent = yield* startAgent({
+          cluster: "a",
+          refuses: ({ probes }) =>
+            probes.filter(({ spec }) => (spec.checks ?? []).length > 1)
+              .map(({ name, namespace }) => ({ probe: { name, namespace }, reason: "one check is enough" }))
+        })
+        yield* registry.applyProbe("p", {}, { ...checks("one"), ...everywhere })
+        const startedAt = yield* DateTime.now
+        yield* agent.uplink.deliver({
+          epoch: agent.welcome.epoch,
+          seq: 1,
+          records: [record({ run: "r1", probe: "p", checker: "one", startedAt })]
+        })
+        yield* shows("a", "one", "PASS", "fresh")
+        yield* registry.applyProbe("p", {}, { ...checks("one", "two"), ...everywhere })
+        for (const checker of ["one", "two"]) {
+          yield* shows("a", checker, "UNKNOWN", "stale")
+          yield* until(
+            "why",
+            Effect.map(cellOf("a", checker), (cell) => cell?.message.endsWith("one check is enough") === true)
+          )
+        }
+        yield* registry.applyProbe("p", {}, { ...checks("one"), ...everywhere })
+        yield* shows("a", "one", "PASS", "fresh")
+      })),
+    30_000
+  )
+
   it.live("keeps a fault that was seen, also without a link", () =>
     onFleet(Effect.gen(function*() {
       const registry = yield* Registry

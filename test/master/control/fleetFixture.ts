@@ -3,7 +3,7 @@ import { NodeServices } from "@effect/platform-node"
 import { Context, type DateTime, Effect, FileSystem, Layer, Path, Ref, type Scope, Stream } from "effect"
 import type { DesiredSet } from "../../../src/domain/DesiredSet.ts"
 import { fromFindings } from "../../../src/domain/Report.ts"
-import { Control } from "../../../src/domain/rpc/Control.ts"
+import { Control, type RefusedProbe } from "../../../src/domain/rpc/Control.ts"
 import type { RunRecord } from "../../../src/domain/Run.ts"
 import type { Status } from "../../../src/domain/Status.ts"
 import { ControlHandlers, LinkClient } from "../../../src/infra/link/LinkClient.ts"
@@ -58,6 +58,8 @@ export const startAgent = Effect.fnUntraced(function*(options: {
   readonly labels?: Readonly<Record<string, string>>
   readonly clusterUid?: string
   readonly runNow?: RunNow
+  /** Which Probes of a set it does not run. */
+  readonly refuses?: (desired: DesiredSet) => ReadonlyArray<RefusedProbe>
 }) {
   const { port } = yield* LinkServer
   const registry = yield* Registry
@@ -70,7 +72,8 @@ export const startAgent = Effect.fnUntraced(function*(options: {
     ControlHandlers,
     Control.of({
       describe: () => Effect.succeed({ versions: { agent: "test" }, capabilities: [], catalogue: [] }),
-      applyProbes: ({ desired: set, hash }) => Effect.as(Ref.set(desired, set), { applied: hash, refused: [] }),
+      applyProbes: ({ desired: set, hash }) =>
+        Effect.as(Ref.set(desired, set), { applied: hash, refused: options.refuses?.(set) ?? [] }),
       runNow: options.runNow ?? (() => Stream.never),
       cancel: () => Effect.succeed({ cancelled: false })
     })

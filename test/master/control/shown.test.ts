@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { DateTime, Duration } from "effect"
 import type { DesiredProbe } from "../../../src/domain/DesiredSet.ts"
+import type { RefusedProbe } from "../../../src/domain/rpc/Control.ts"
 import { cellsOf, keyOf } from "../../../src/master/fleet/shown.ts"
 import type { CellState } from "../../../src/master/History.ts"
 
@@ -16,13 +17,21 @@ const passed = (checker: string, lastRun: DateTime.Utc): CellState => ({
   state: { name: checker, status: "PASS", message: "fine", lastRun, since: lastRun, consecutiveFailures: 0 }
 })
 
-const shows = (spec: DesiredProbe["spec"], ...cells: ReadonlyArray<CellState>) =>
+const cells = (
+  spec: DesiredProbe["spec"],
+  known: ReadonlyArray<CellState>,
+  refused: ReadonlyArray<RefusedProbe> = []
+) =>
   cellsOf({
     probes: [{ ...ref, spec }],
-    known: new Map(cells.map((cell) => [keyOf(cell), cell])),
+    known: new Map(known.map((cell) => [keyOf(cell), cell])),
+    refused,
     linked: true,
     now: NOW
-  }).map(({ cell }) => `${cell.checker} ${cell.status} ${cell.freshness}`)
+  }).map(({ cell }) => cell)
+
+const shows = (spec: DesiredProbe["spec"], ...known: ReadonlyArray<CellState>) =>
+  cells(spec, known).map((cell) => `${cell.checker} ${cell.status} ${cell.freshness}`)
 
 const check = { checks: [{ name: "a", use: "k8s.node.readiness" }] } as const
 const template = { template: { containers: [{ name: "c", image: "i" }] } } as const
@@ -46,6 +55,20 @@ describe("what is shown of a checker", () => {
       shows({ ...check, policy: { cron: "0 5 * * *", timeZone: "Mars/Phobos" } }, passed("a", ago("1 minute"))),
       ["a UNKNOWN stale"]
     ))
+
+  it("is not green when the agent has refused its Probe, and says why", () => {
+    const both = { checks: [...check.checks, { name: "b", use: "k8s.node.readiness" }], policy: minutely } as const
+    const refused = { probe: ref, reason: "made here by someone else" }
+    assert.deepStrictEqual(
+      cells(both, [passed("a", ago("10 seconds"))], [refused]).map(({ message, status }) => `${status} ${message}`),
+      Array.from({ length: 2 }, () => `UNKNOWN the cluster's agent does not run this Probe: ${refused.reason}`)
+    )
+    const other = { ...refused, probe: { ...ref, name: "other" } }
+    assert.deepStrictEqual(
+      cells(both, [passed("a", ago("10 seconds"))], [other]).map(({ status }) => status),
+      ["PASS", "UNKNOWN"]
+    )
+  })
 
   it("is not green of a clock that is ahead", () =>
     assert.deepStrictEqual(shows({ ...check, policy: minutely }, passed("a", DateTime.add(NOW, { days: 300 }))), [
