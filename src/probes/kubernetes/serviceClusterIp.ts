@@ -229,7 +229,7 @@ export const serviceClusterIp = Probe.make("k8s.service.clusterip", {
     const address = spec.clusterIP ?? spec.clusterIPs[0] ?? ""
     const url = `http://${address.includes(":") ? `[${address}]` : address}/`
 
-    const askFrom = (times: number, until: "answered" | "silent") =>
+    const askFrom = (times: number, until: { readonly pods: number } | "silent") =>
       gather(names.map((node) =>
         Effect.map(
           workers.run(httpGets, {
@@ -241,7 +241,7 @@ export const serviceClusterIp = Probe.make("k8s.service.clusterip", {
           ({ output }): Asked => ({ node, got: output })
         )
       ))
-    const { blind, done: asked } = yield* askFrom(TIMES, "answered")
+    const { blind, done: asked } = yield* askFrom(TIMES, { pods: responders.length })
     const pods = responders.map(({ pod }) => pod)
     const faults = asked.some((one) => judge(pods, one).length > 0) ? yield* ended : []
     const gone = new Set(faults.flatMap(({ pod }) => pod ?? []))

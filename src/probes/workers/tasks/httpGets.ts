@@ -1,7 +1,8 @@
 /** `http.gets`: a URL asked several times from a pod, and who answered. */
-import { Duration, Effect, Result, Schedule, Schema } from "effect"
+import { Duration, Effect, Option, Result, Schedule, Schema } from "effect"
 import { quote } from "../../../domain/Redaction.ts"
-import { HttpCall } from "../../../infra/net/HttpCall.ts"
+import { type HttpAnswer, HttpCall } from "../../../infra/net/HttpCall.ts"
+import type { NetError } from "../../../infra/net/NetError.ts"
 import { percentile } from "../../Percentile.ts"
 import * as Task from "../Task.ts"
 
@@ -11,10 +12,10 @@ const Input = Schema.Struct({
   host: Schema.optionalKey(Schema.String),
   times: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 100 })),
   timeoutMillis: Schema.Finite,
-  /** Before what counts, it is asked until it answers, or until it does not, for this long at most: routes are made and
-   * removed some time after the objects they follow. */
+  /** Before what counts, it is asked until so many pods have answered, or until nobody does, for this long at most: routes
+   * are made and removed some time after the objects they follow, and one pod's after another's. */
   first: Schema.optionalKey(Schema.Struct({
-    until: Schema.Literals(["answered", "silent"]),
+    until: Schema.Union([Schema.Struct({ pods: Schema.Int }), Schema.Literal("silent")]),
     withinMillis: Schema.Finite
   }))
 })
@@ -33,6 +34,16 @@ export type HttpGets = typeof Output.Type
 
 const Body = Schema.fromJsonString(Schema.Struct({ pod: Schema.String }))
 const decodeBody = Schema.decodeUnknownOption(Body)
+
+type Answered = Result.Result<HttpAnswer, NetError>
+
+const isGood = (result: Answered): boolean => Result.isSuccess(result) && result.success.status === 200
+
+/** Who says to have answered. */
+const podOf = (result: Answered): string | undefined =>
+  Result.isSuccess(result) && isGood(result)
+    ? Option.getOrUndefined(decodeBody(result.success.body))?.pod
+    : undefined
 
 const MAX_WHY = 120
 
@@ -53,12 +64,16 @@ export const httpGets = Task.make("http.gets", {
       maximumBody: 4096
     }))
     if (first !== undefined) {
+      const { until } = first
+      const heard = new Set<string>()
       yield* once.pipe(
-        Effect.map((result) => Result.isSuccess(result) && result.success.status === 200),
-        Effect.repeat({
-          until: (answered) => answered === (first.until === "answered"),
-          schedule: Schedule.spaced(AGAIN_AFTER)
+        Effect.map((result) => {
+          if (until === "silent") return !isGood(result)
+          const pod = podOf(result)
+          if (pod !== undefined) heard.add(pod)
+          return heard.size >= until.pods
         }),
+        Effect.repeat({ until: (done) => done, schedule: Schedule.spaced(AGAIN_AFTER) }),
         Effect.timeoutOption(first.withinMillis)
       )
     }
@@ -71,8 +86,8 @@ export const httpGets = Task.make("http.gets", {
       else if (result.success.status !== 200) why = `status ${result.success.status}`
       else {
         took.push(Duration.toMillis(result.success.timings.total))
-        const body = decodeBody(result.success.body)
-        if (body._tag === "Some") pods[body.value.pod] = (pods[body.value.pod] ?? 0) + 1
+        const pod = podOf(result)
+        if (pod !== undefined) pods[pod] = (pods[pod] ?? 0) + 1
       }
     }
     return {
