@@ -9,12 +9,13 @@ import * as KubeHttp from "../infra/kube/http/KubeHttp.ts"
 import type { Kube } from "../infra/kube/Kube.ts"
 import type { KubeConnection } from "../infra/kube/KubeConnection.ts"
 import { whileLeading } from "../infra/kube/LeaderElection.ts"
-import { LinkClient, isSuperseded } from "../infra/link/LinkClient.ts"
+import { LinkClient } from "../infra/link/LinkClient.ts"
 import * as WebSocketTransport from "../infra/link/WebSocketTransport.ts"
 import { ClusterIdentity } from "../infra/pki/ClusterIdentity.ts"
 import { CredentialStore } from "../infra/pki/CredentialStore.ts"
 import * as Sqlite from "../infra/sql/Sqlite.ts"
 import type { AnyProbe } from "../probes/Probe.ts"
+import { LEASE, LEASE_TIMES, untilOfNoUse } from "./agentLease.ts"
 import { Budget } from "./Budget.ts"
 import { ClusterFacts } from "./ClusterFacts.ts"
 import * as ControlServer from "./ControlServer.ts"
@@ -35,21 +36,6 @@ import { Sweeping } from "./Sweeping.ts"
 import * as Uplinking from "./Uplinking.ts"
 import { Watching } from "./Watching.ts"
 import { ownImage } from "./workers/ownImage.ts"
-
-/** The Lease by which one of several agents of a cluster works. */
-export const LEASE = "kubeprober-agent"
-
-/**
- * Longer than client-go's: these renewals are most of what an idle agent costs its API server (300 an hour instead of
- * 1800), and a successor of one that crashed may well wait for as long as checks are apart.
- */
-const LEASE_TIMES = {
-  leaseDuration: "45 seconds",
-  renewDeadline: "30 seconds",
-  retryPeriod: "12 seconds",
-  // There is a candidate beside the leader only while one replaces the other, or where several are wanted.
-  acquirePeriod: "4 seconds"
-} as const
 
 export interface StandaloneOptions {
   readonly connection: KubeConnection
@@ -174,7 +160,7 @@ const built = (options: AnyOptions) =>
 /**
  * Runs an agent until it is interrupted. Of several with resources in one cluster one works and the others wait, by the
  * Lease {@link LEASE}; they are ready all the same. With a master it works on while the API server takes no renewals, and
- * tells that, unless the master has heard of another (docs/decisions/0015-leading-without-an-api-server.md).
+ * tells that, for as long as it is the one the master hears (docs/decisions/0015-leading-without-an-api-server.md).
  */
 export const run = Effect.fnUntraced(
   function*(
@@ -212,9 +198,7 @@ export const run = Effect.fnUntraced(
       lease: { name: LEASE, namespace: options.probeNamespace },
       ...LEASE_TIMES,
       ...(options.master === undefined ? {} : {
-        contested: Effect.suspend(() =>
-          client === undefined ? Effect.never : Stream.runHead(Stream.filter(client.changes, isSuperseded))
-        ).pipe(Effect.asVoid)
+        contested: Effect.suspend(() => client === undefined ? Effect.never : untilOfNoUse(client.changes))
       }),
       identity: `${hostname()}-${yield* randomSuffix}`
     }, work).pipe(Effect.provide(KubeHttp.layer(options.connection)))

@@ -205,7 +205,8 @@ const makeKubernetes = Effect.fnUntraced(
 
     const failed = (error: KubeError) => new ProbeStoreError({ detail: error.message })
 
-    const applyProbe = (probe: DesiredProbe) =>
+    /** `isThere`: in another form, which goes on when this one is not let in. */
+    const applyProbe = (probe: DesiredProbe, isThere: boolean) =>
       kube.apply(UnreadProbe, {
         metadata: { name: probe.name, namespace, labels: DESIRED_LABELS },
         spec: encodeSpec(probe.spec)
@@ -213,7 +214,8 @@ const makeKubernetes = Effect.fnUntraced(
         Effect.as(Option.none<RefusedProbe>()),
         Effect.catchIf(
           ({ reason }) => reason._tag === "Invalid" || reason._tag === "AdmissionDenied",
-          (error) => Effect.succeedSome(refuse(probe, error.message))
+          (error) =>
+            Effect.succeedSome(refuse(probe, isThere ? `${error.message}; its earlier form goes on` : error.message))
         )
       )
 
@@ -236,9 +238,11 @@ const makeKubernetes = Effect.fnUntraced(
       yield* kube.apply(ConfigMap, { metadata: { name: EXTRA_CONFIG, namespace }, data: desired.extraInfo }, {
         force: true
       })
-      const denied = yield* Effect.forEach(runnable.filter((probe) => !isHere(probe)), applyProbe, {
-        concurrency: CONCURRENCY
-      })
+      const denied = yield* Effect.forEach(
+        runnable.filter((probe) => !isHere(probe)),
+        (probe) => applyProbe(probe, here.has(probe.name)),
+        { concurrency: CONCURRENCY }
+      )
       const staying = new Set(runnable.map(({ name }) => name))
       yield* Effect.forEach(
         ours.filter(({ metadata }) => !staying.has(metadata.name ?? "")),

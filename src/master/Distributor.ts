@@ -2,7 +2,7 @@
  * Gives every linked cluster what it is to run. Each has a fiber of its own for as long as its link, so that none waits for
  * another; one that was away is told all of it when it is back.
  */
-import { Duration, Effect, FiberMap, Layer, Option, Queue, Schedule, Stream } from "effect"
+import { Clock, Duration, Effect, FiberMap, Layer, Option, Queue, Schedule, Stream } from "effect"
 import { type Link, LinkEvent, Links } from "../infra/link/Links.ts"
 import { Desired } from "./Desired.ts"
 import { Heartbeats } from "./Heartbeats.ts"
@@ -15,6 +15,9 @@ const ANSWER_WITHIN = Duration.seconds(30)
 
 const retries = Schedule.min([Schedule.exponential("500 millis"), Schedule.spaced("1 minute")]).pipe(Schedule.jittered)
 
+/** What an agent refused it is given again after this: the reason may have passed, such as a webhook that was down. */
+const REFUSED_AGAIN = Duration.minutes(2)
+
 /** What breaks once is looked at again with the next change. */
 const broke = ({ cluster }: Link) => (defect: unknown) =>
   Effect.logError(`the Probes of ${cluster} could not be given out`, defect)
@@ -23,6 +26,8 @@ const broke = ({ cluster }: Link) => (defect: unknown) =>
 interface Giving {
   /** Hash of the set that the agent was last given on this link. */
   last: string | undefined
+  /** When that was answered (ms). */
+  at: number
   busy: boolean
   /** Asks to look again. */
   readonly again: Queue.Queue<void>
@@ -46,7 +51,9 @@ export const layer = Layer.effectDiscard(Effect.gen(function*() {
     const wanted = yield* desired.of(link.cluster)
     if (Option.isNone(wanted)) return
     const { hash, set } = wanted.value
-    if (hash === giving.last && hash === heard.value.applied) return
+    const isDueAgain = heard.value.refused.length > 0 &&
+      (yield* Clock.currentTimeMillis) - giving.at >= Duration.toMillis(REFUSED_AGAIN)
+    if (hash === giving.last && hash === heard.value.applied && !isDueAgain) return
     giving.busy = true
     const { refused } = yield* link.control.applyProbes({ hash, desired: set }).pipe(
       Effect.timeout(ANSWER_WITHIN),
@@ -57,6 +64,7 @@ export const layer = Layer.effectDiscard(Effect.gen(function*() {
     )
     yield* heartbeats.hear(link.cluster, (known) => known === undefined ? known : { ...known, applied: hash, refused })
     giving.last = hash
+    giving.at = yield* Clock.currentTimeMillis
   }, (effect, _, giving) =>
     Effect.ensuring(
       effect,
@@ -68,7 +76,7 @@ export const layer = Layer.effectDiscard(Effect.gen(function*() {
   const serve = Effect.fnUntraced(
     function*(link: Link) {
       const again = yield* Queue.sliding<void>(1)
-      const giving: Giving = { last: undefined, busy: false, again }
+      const giving: Giving = { last: undefined, at: 0, busy: false, again }
       served.set(link.cluster, giving)
       yield* Stream.merge(desired.changes, Stream.fromQueue(again)).pipe(
         Stream.debounce(TOGETHER),

@@ -3,6 +3,7 @@
  */
 import { Context, DateTime, Effect, Layer, Option, PubSub, Schedule, type Scope, Stream } from "effect"
 import { matches } from "../domain/ClusterSelector.ts"
+import type { RefusedProbe } from "../domain/rpc/Control.ts"
 import type { Cell, FleetFilter, MatrixRow, Transition } from "../domain/rpc/Fleet.ts"
 import * as Status from "../domain/Status.ts"
 import { LinkEvent, Links } from "../infra/link/Links.ts"
@@ -43,6 +44,8 @@ interface Entry {
   readonly known: Map<string, CellState>
   /** As last shown. */
   shown: ReadonlyMap<string, Cell>
+  /** What the agent had refused then. */
+  refused: ReadonlyArray<RefusedProbe>
   /** When something shown as fresh stops being so, in milliseconds since the epoch. */
   staleAt: number
 }
@@ -58,7 +61,7 @@ const make = Effect.gen(function*() {
     TRANSITIONS
   )
   const entryOf = (cluster: string): Entry => {
-    const known = entries.get(cluster) ?? { known: new Map(), shown: new Map(), staleAt: Infinity }
+    const known = entries.get(cluster) ?? { known: new Map(), shown: new Map(), refused: [], staleAt: Infinity }
     entries.set(cluster, known)
     return known
   }
@@ -67,6 +70,12 @@ const make = Effect.gen(function*() {
   const linkedSince = (cluster: string) =>
     Effect.map(Effect.option(links.find(cluster)), (link) => Option.getOrUndefined(link)?.since)
 
+  const refusedBy = (cluster: string) =>
+    Effect.map(
+      heartbeats.of(cluster),
+      Option.match({ onNone: (): ReadonlyArray<RefusedProbe> => [], onSome: ({ refused }) => refused })
+    )
+
   const look = Effect.fnUntraced(function*(cluster: string) {
     const set = yield* desired.of(cluster)
     if (Option.isNone(set)) return undefined
@@ -74,8 +83,14 @@ const make = Effect.gen(function*() {
     const linked = since !== undefined
     const now = yield* DateTime.now
     const { known } = entryOf(cluster)
-    const refused = Option.match(yield* heartbeats.of(cluster), { onNone: () => [], onSome: ({ refused }) => refused })
-    return { linked, since, now, cells: cellsOf({ probes: set.value.set.probes, known, refused, linked, now }) }
+    const refused = yield* refusedBy(cluster)
+    return {
+      linked,
+      since,
+      now,
+      refused,
+      cells: cellsOf({ probes: set.value.set.probes, known, refused, linked, now })
+    }
   })
 
   /** Looks again, and tells what is shown differently. */
@@ -85,6 +100,7 @@ const make = Effect.gen(function*() {
     if (seen === undefined || Option.isNone(of)) return
     const entry = entryOf(cluster)
     const before = entry.shown
+    entry.refused = seen.refused
     entry.shown = new Map(seen.cells.map(({ cell }) => [keyOf(cell), cell]))
     entry.staleAt = seen.cells.reduce(
       (soonest, { until }) => until === undefined ? soonest : Math.min(soonest, DateTime.toEpochMillis(until)),
@@ -125,6 +141,7 @@ const make = Effect.gen(function*() {
 
   // Subscribed before anything is read, so that nothing is missed in between.
   const linkEvents = yield* links.events
+  const heard = yield* heartbeats.events
   for (const cell of yield* history.latest()) entryOf(cell.cluster).known.set(keyOf(cell), cell)
   const names = Effect.map(desired.clusters, (clusters) => clusters.map(({ name }) => name))
   yield* Effect.forEach(yield* names, (name) => refresh(name, { silent: true }), { discard: true })
@@ -134,6 +151,17 @@ const make = Effect.gen(function*() {
       LinkEvent.$match(event, {
         Opened: ({ link }) => guarded(link.cluster, refresh(link.cluster)),
         Ended: ({ link }) => guarded(link.cluster, refresh(link.cluster))
+      })
+    ),
+    Effect.forkScoped
+  )
+  yield* heard.pipe(
+    Stream.runForEach((cluster) =>
+      Effect.flatMap(refusedBy(cluster), (refused) => {
+        const before = entryOf(cluster).refused
+        return refused === before || (refused.length === 0 && before.length === 0)
+          ? Effect.void
+          : guarded(cluster, refresh(cluster))
       })
     ),
     Effect.forkScoped

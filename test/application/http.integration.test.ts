@@ -192,6 +192,17 @@ describe("app.http", () => {
         said(yield* ask({ url: `http://127.0.0.1:${port}/` }), "ERROR HTTP_GARBLED")
       }))
 
+    it.effect("a header that HTTP cannot carry is no fault of the server", () =>
+      Effect.gen(function*() {
+        const { plain } = yield* Shop
+        const report = said(
+          yield* ask({ url: `${plain}/health`, headers: { "x-note": "two\nlines" } }),
+          "UNKNOWN CHECKER_FAILED"
+        )
+        assert.include(report.message, "the request cannot be sent as HTTP")
+        assert.notInclude(report.message, "two")
+      }))
+
     it.effect(fault(http, "CERT_EXPIRED", "the backend's certificate has expired"), () =>
       Effect.gen(function*() {
         const { authority, certificate, good, secure, serve } = yield* Shop

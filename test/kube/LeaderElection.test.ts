@@ -1,6 +1,6 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, layer } from "@effect/vitest"
-import { Clock, Deferred, Effect, Fiber, Layer, Stream } from "effect"
+import { Clock, DateTime, Deferred, Duration, Effect, Fiber, Layer, Stream } from "effect"
 import { ChildProcess, ChildProcessSpawner } from "effect/process"
 import * as KubeHttp from "../../src/infra/kube/http/KubeHttp.ts"
 import { Kube } from "../../src/infra/kube/Kube.ts"
@@ -24,11 +24,8 @@ let leases = 0
 /** A Lease that nobody has held, also where a test is tried again. */
 const unused = (name: string): string => `${name}-${++leases}`
 
-const holder = (name: string) =>
-  Effect.flatMap(
-    Kube,
-    (kube) => Effect.map(kube.get(Lease, { name, namespace: "default" }), ({ spec }) => spec.holderIdentity)
-  )
+const leaseOf = (name: string) =>
+  Effect.flatMap(Kube, (kube) => Effect.map(kube.get(Lease, { name, namespace: "default" }), ({ spec }) => spec))
 
 /** Who led when, from the bodies' own point of view. */
 const makeJournal = () => {
@@ -157,10 +154,7 @@ layer(TestCluster.layer("kube-leader").pipe(Layer.provideMerge(NodeServices.laye
           Effect.forkScoped
         )
         yield* eventually("far leads", Effect.sync(() => journal.terms.length === 1))
-        const renewals = Effect.flatMap(
-          Kube,
-          (kube) => Effect.map(kube.get(Lease, { name: lease, namespace: "default" }), ({ spec }) => spec.renewTime)
-        )
+        const renewals = Effect.map(leaseOf(lease), ({ renewTime }) => renewTime)
         const freeze = (frozen: boolean) =>
           Effect.sync(() => {
             proxy.freeze(frozen)
@@ -241,10 +235,17 @@ layer(TestCluster.layer("kube-leader").pipe(Layer.provideMerge(NodeServices.laye
       assert.isFalse(yield* Deferred.isDone(second.said.leading))
       const killed = yield* Clock.currentTimeMillis
       yield* Effect.ignore(first.handle.kill({ killSignal: "SIGKILL" }))
-      assert.strictEqual(yield* holder("elected"), "first", "a killed leader gives nothing back")
+      const last = yield* leaseOf("elected")
+      assert.strictEqual(last.holderIdentity, "first", "a killed leader gives nothing back")
       yield* Deferred.await(second.said.leading)
       const taken = (yield* Clock.currentTimeMillis) - killed
       assert.isBelow(taken, 10_000)
-      assert.strictEqual(yield* holder("elected"), "second")
+      const next = yield* leaseOf("elected")
+      assert.strictEqual(next.holderIdentity, "second")
+      const { acquireTime } = next
+      const { renewTime } = last
+      if (acquireTime === undefined || renewTime === undefined) return assert.fail("times of the lease")
+      const wait = Duration.toMillis(DateTime.distance(renewTime, acquireTime))
+      assert.isAtLeast(wait, 3_000, "not before the lease has ended since its last renewal")
     }), 90_000)
 })

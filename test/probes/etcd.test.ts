@@ -97,6 +97,10 @@ describe("judging etcd", () => {
       "UNKNOWN ENDPOINT_UNRESOLVED m2",
       "UNKNOWN TLS_FAILED m3"
     ])
+    assert.deepStrictEqual(said(answered("1", "1"), silent("2", "unknown"), silent("3", "unreachable")), [
+      "UNKNOWN ENDPOINT_UNREACHABLE m2",
+      "UNKNOWN ENDPOINT_UNREACHABLE m3"
+    ])
   })
 
   it("looks again while members do not agree", () => {

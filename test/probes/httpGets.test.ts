@@ -35,14 +35,14 @@ const ask = Effect.fnUntraced(function*(from: number, first: (typeof httpGets.in
 describe("http.gets", () => {
   it.live("begins to count when the routes to all pods are made, not to the first", () =>
     Effect.gen(function*() {
-      const { good, pods } = yield* ask(TIMES + 3, { until: { pods: 2 }, withinMillis: 60_000 })
+      const { good, pods } = yield* ask(TIMES + 3, { until: "answered", pods: 2, withinMillis: 60_000 })
       assert.strictEqual(good, TIMES)
       assert.deepStrictEqual(pods, { early: TIMES / 2, late: TIMES / 2 })
     }).pipe(Effect.scoped, Effect.provide(LocalWorld.context)))
 
   it.live("counts what there is when a pod is never heard", () =>
     Effect.gen(function*() {
-      const { good, pods } = yield* ask(Infinity, { until: { pods: 2 }, withinMillis: 500 })
+      const { good, pods } = yield* ask(Infinity, { until: "answered", pods: 2, withinMillis: 500 })
       assert.strictEqual(good, TIMES)
       assert.deepStrictEqual(pods, { early: TIMES })
     }).pipe(Effect.scoped, Effect.provide(LocalWorld.context)))

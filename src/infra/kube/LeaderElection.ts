@@ -2,8 +2,9 @@
  * One leader among many processes, by a Lease (coordination.k8s.io/v1).
  *
  * The algorithm and its figures are client-go's (tools/leaderelection/leaderelection.go), so that the same caveat holds:
- * nobody compares clocks of different machines, each measures how long a record it saw has not changed; two leaders are
- * possible only when a process is frozen for longer than the lease and then goes on, or when the body cannot be interrupted.
+ * nobody compares clocks of different machines, each measures how long a record it saw has not changed. Two leaders are
+ * possible only when a process is frozen for longer than the lease and then goes on, when the body cannot be interrupted, or
+ * where it may go on without renewals (`contested`).
  */
 import { Clock, DateTime, Duration, Effect, Option, Random } from "effect"
 import { Kube, type ObjectRef } from "./Kube.ts"
@@ -18,7 +19,10 @@ export interface LeaderElectionOptions {
   readonly identity: string
   /** How long others wait after the last renewal they saw. Whole seconds; default 15. */
   readonly leaseDuration?: Duration.Input | undefined
-  /** How long the leader goes on without a successful renewal; less than `leaseDuration`; default 10 s. */
+  /**
+   * How long the leader goes on without a successful renewal, unless `contested` says otherwise; less than `leaseDuration`;
+   * default 10 s.
+   */
   readonly renewDeadline?: Duration.Input | undefined
   /** Between two renewals; default 2 s. */
   readonly retryPeriod?: Duration.Input | undefined

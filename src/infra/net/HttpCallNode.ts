@@ -10,6 +10,7 @@ import { chainOf } from "../tls/TlsPeerNode.ts"
 import * as Dial from "./DialNode.ts"
 import { type HttpAnswer, HttpCall, type HttpRequest } from "./HttpCall.ts"
 import { NetError, type NetStage } from "./NetError.ts"
+import { codeOf } from "./socketFault.ts"
 
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
 
@@ -235,9 +236,10 @@ const exchange = Effect.fnUntraced(function*(
       })
       outgoing.end(body)
     } catch (error) {
-      // Header values and methods that HTTP does not know; their texts are not repeated.
-      const code = error instanceof Error && "code" in error ? String(error.code) : "ERR_INVALID_REQUEST"
-      fail(Object.assign(new Error("the request cannot be sent as HTTP"), { code }))
+      // Header values and methods that HTTP does not know, of which the other side has heard nothing; their texts are not
+      // repeated, and neither are Node's codes, some of which an answer that is no HTTP has too.
+      const why = codeOf(error)
+      fail(new Error(`the request cannot be sent as HTTP${why === "" ? "" : ` (${why})`}`))
     }
     return Effect.sync(() => ending.abort())
   })

@@ -41,7 +41,7 @@ const FAULTS: ReadonlyArray<readonly [RegExp, SocketFault]> = [
   ],
   // Alerts of the other side have a slash: ERR_SSL_SSL/TLS_ALERT_HANDSHAKE_FAILURE.
   [/^(ERR_SSL_.+|ERR_TLS_\w+|ERR_OSSL_\w+|EPROTO)$/u, "tls"],
-  [/^(HPE_\w+|ERR_HTTP_\w+|ERR_INVALID_\w+)$/u, "protocol"]
+  [/^(HPE_\w+|ERR_HTTP_\w+)$/u, "protocol"]
 ]
 
 export const socketFaultOf = (code: string): SocketFault =>

@@ -66,7 +66,13 @@ const refusalOf = (refused: ReadonlyArray<RefusedProbe>): Refusal => (probe) => 
   const followed = scheduleOf(probe)
   if (Result.isFailure(followed)) return followed.failure.message
   const told = refused.find((each) => each.probe.namespace === probe.namespace && each.probe.name === probe.name)
-  return told === undefined ? undefined : `the cluster's agent does not run this Probe: ${told.reason}`
+  return told === undefined ? undefined : `the cluster's agent does not run this Probe as it is now: ${told.reason}`
+}
+
+/** How old a result is for a Probe's schedule, whether or not its agent follows that. */
+const measure = (probe: DesiredProbe, { state }: CellState, linked: boolean, now: DateTime.Utc) => {
+  const schedule = Result.getOrElse(scheduleOf(probe), () => Policy.RunSchedule.Manual())
+  return { schedule, measured: Freshness.freshness({ schedule, lastRun: state.lastRun, linked, now }) }
 }
 
 const show = (
@@ -76,9 +82,8 @@ const show = (
   linked: boolean,
   now: DateTime.Utc
 ): Shown => {
-  const schedule = Result.getOrElse(scheduleOf(probe), () => Policy.RunSchedule.Manual())
+  const { measured, schedule } = measure(probe, known, linked, now)
   const { state } = known
-  const measured = Freshness.freshness({ schedule, lastRun: state.lastRun, linked, now })
   // What was found of an earlier form of the Probe says nothing of what it asks for now.
   const freshness = refusal !== undefined && measured === "fresh" ? "stale" : measured
   const status = Freshness.shown(state.status, freshness)
@@ -91,7 +96,12 @@ const show = (
       freshness,
       ...(state.code === undefined ? {} : { code: state.code }),
       ...(state.blame === undefined ? {} : { blame: state.blame }),
-      message: refusal ?? state.message,
+      message: refusal === undefined
+        ? state.message
+        // What was found wrong stands until a run says otherwise.
+        : status === "UNKNOWN"
+        ? refusal
+        : `${refusal}; before that it said: ${state.message}`,
       lastRun: state.lastRun,
       since: state.since
     },
@@ -147,12 +157,10 @@ export const cellsOf = (options: {
     const mine = [...known.values()].filter((cell) =>
       cell.probe.namespace === ref.namespace && cell.probe.name === ref.name && has(probe, cell.checker)
     )
-    const all = mine.map((cell) => show(probe, cell, refusal, linked, now))
     // Which checkers a prober has, its runs tell: one that the others outlive is no more.
-    const isAlive = all.some(({ cell }) => cell.freshness === "fresh")
-    const shown = probe.spec.checks === undefined && isAlive
-      ? all.filter(({ cell }) => cell.freshness === "fresh")
-      : all
+    const alive = mine.filter((cell) => measure(probe, cell, linked, now).measured === "fresh")
+    const shown = (probe.spec.checks === undefined && alive.length > 0 ? alive : mine)
+      .map((cell) => show(probe, cell, refusal, linked, now))
     const missing = probe.spec.checks === undefined
       ? mine.length === 0 ? [showMissing(probe, probe.name, "", refusal, linked)] : []
       : probe.spec.checks

@@ -283,6 +283,10 @@ const judgeUnanswered = (seen: Seen, { endpoint, expired, status }: Looked, othe
       return codes.TLS_FAILED({ ...about, message })
     case "protocol":
       return codes.GATEWAY_MISSING({ ...about, message })
+    // Neither says anything of the member.
+    case "unknown":
+    case "unreachable":
+      return codes.ENDPOINT_UNREACHABLE({ ...about, message })
     default:
       return others
         ? codes.MEMBER_DOWN({ ...about, message: `member ${name} does not answer: ${message}` })

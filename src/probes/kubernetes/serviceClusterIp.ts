@@ -229,19 +229,19 @@ export const serviceClusterIp = Probe.make("k8s.service.clusterip", {
     const address = spec.clusterIP ?? spec.clusterIPs[0] ?? ""
     const url = `http://${address.includes(":") ? `[${address}]` : address}/`
 
-    const askFrom = (times: number, until: { readonly pods: number } | "silent") =>
+    const askFrom = (times: number, until: "answered" | "silent") =>
       gather(names.map((node) =>
         Effect.map(
           workers.run(httpGets, {
             url,
             times,
             timeoutMillis: Duration.toMillis(ANSWER_WITHIN),
-            first: { until, withinMillis: Duration.toMillis(ROUTED_WITHIN) }
+            first: { until, pods: responders.length, withinMillis: Duration.toMillis(ROUTED_WITHIN) }
           }, { node, name: "caller" }),
           ({ output }): Asked => ({ node, got: output })
         )
       ))
-    const { blind, done: asked } = yield* askFrom(TIMES, { pods: responders.length })
+    const { blind, done: asked } = yield* askFrom(TIMES, "answered")
     const pods = responders.map(({ pod }) => pod)
     const faults = asked.some((one) => judge(pods, one).length > 0) ? yield* ended : []
     const gone = new Set(faults.flatMap(({ pod }) => pod ?? []))

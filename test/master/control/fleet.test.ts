@@ -123,6 +123,10 @@ describe("a fleet", () => {
           records: [record({ run: "r1", probe: "p", checker: "one", startedAt })]
         })
         yield* shows("a", "one", "PASS", "fresh")
+        const changes = yield* (yield* FleetState).transitions({})
+        const told = yield* Effect.forkChild(
+          Stream.runHead(Stream.filter(changes, ({ checker, to }) => checker === "one" && to === "UNKNOWN"))
+        )
         yield* registry.applyProbe("p", {}, { ...checks("one", "two"), ...everywhere })
         for (const checker of ["one", "two"]) {
           yield* shows("a", checker, "UNKNOWN", "stale")
@@ -131,6 +135,7 @@ describe("a fleet", () => {
             Effect.filterOrFail(cellOf("a", checker), (cell) => cell?.message.endsWith("one check is enough") === true)
           )
         }
+        assert.strictEqual(Option.getOrThrow(yield* Fiber.join(told)).from, "PASS")
         yield* registry.applyProbe("p", {}, { ...checks("one"), ...everywhere })
         yield* shows("a", "one", "PASS", "fresh")
       })),

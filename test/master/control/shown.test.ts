@@ -61,7 +61,10 @@ describe("what is shown of a checker", () => {
     const refused = { probe: ref, reason: "made here by someone else" }
     assert.deepStrictEqual(
       cells(both, [passed("a", ago("10 seconds"))], [refused]).map(({ message, status }) => `${status} ${message}`),
-      Array.from({ length: 2 }, () => `UNKNOWN the cluster's agent does not run this Probe: ${refused.reason}`)
+      Array.from(
+        { length: 2 },
+        () => `UNKNOWN the cluster's agent does not run this Probe as it is now: ${refused.reason}`
+      )
     )
     const other = { ...refused, probe: { ...ref, name: "other" } }
     assert.deepStrictEqual(

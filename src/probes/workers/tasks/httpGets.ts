@@ -12,10 +12,14 @@ const Input = Schema.Struct({
   host: Schema.optionalKey(Schema.String),
   times: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 100 })),
   timeoutMillis: Schema.Finite,
-  /** Before what counts, it is asked until so many pods have answered, or until nobody does, for this long at most: routes
-   * are made and removed some time after the objects they follow, and one pod's after another's. */
+  /**
+   * Before what counts, it is asked until it answers, or until it does not, for this long at most: routes are made and
+   * removed some time after the objects they follow, and one pod's after another's. Answered it has when so many pods have
+   * (1 when absent).
+   */
   first: Schema.optionalKey(Schema.Struct({
-    until: Schema.Union([Schema.Struct({ pods: Schema.Int }), Schema.Literal("silent")]),
+    until: Schema.Literals(["answered", "silent"]),
+    pods: Schema.optionalKey(Schema.Int),
     withinMillis: Schema.Finite
   }))
 })
@@ -64,14 +68,14 @@ export const httpGets = Task.make("http.gets", {
       maximumBody: 4096
     }))
     if (first !== undefined) {
-      const { until } = first
+      const { pods: enough = 1, until } = first
       const heard = new Set<string>()
       yield* once.pipe(
         Effect.map((result) => {
           if (until === "silent") return !isGood(result)
           const pod = podOf(result)
           if (pod !== undefined) heard.add(pod)
-          return heard.size >= until.pods
+          return heard.size >= enough
         }),
         Effect.repeat({ until: (done) => done, schedule: Schedule.spaced(AGAIN_AFTER) }),
         Effect.timeoutOption(first.withinMillis)
