@@ -125,6 +125,58 @@ describe("Probes as resources", () => {
           assert.match(reasons["own"] ?? "", /made here by someone else/)
           yield* eventually(names(store), (found) => found.join() === "fine,own", { within: "10 seconds" })
         }).pipe(Effect.scoped))
+
+      it.effect("says that the earlier form of a Probe goes on whose change is not admitted", () =>
+        Effect.gen(function*() {
+          yield* install
+          const store = yield* newStore
+          const { apply, kubectl } = yield* TestCluster
+          const kube = yield* Kube
+          const [first, before] = setOf({ guarded: uses("test.steady") })
+          assert.deepStrictEqual(yield* store.apply(first, before), [])
+          const policy = "no-changes"
+          yield* apply({
+            apiVersion: "admissionregistration.k8s.io/v1",
+            kind: "ValidatingAdmissionPolicy",
+            metadata: { name: policy },
+            spec: {
+              failurePolicy: "Fail",
+              matchConstraints: {
+                resourceRules: [{
+                  apiGroups: ["kubeprober.erda.cloud"],
+                  apiVersions: ["v1"],
+                  operations: ["UPDATE"],
+                  resources: ["probes"]
+                }]
+              },
+              validations: [{ expression: "false", message: "nothing changes today" }]
+            }
+          }, {
+            apiVersion: "admissionregistration.k8s.io/v1",
+            kind: "ValidatingAdmissionPolicyBinding",
+            metadata: { name: policy },
+            spec: { policyName: policy, validationActions: ["Deny"] }
+          })
+          yield* Effect.addFinalizer(() =>
+            Effect.andThen(
+              kubectl("delete", "validatingadmissionpolicybinding", policy),
+              kubectl("delete", "validatingadmissionpolicy", policy)
+            )
+          )
+          const change = kube.patch(Probe, { name: "guarded", namespace: NAMESPACE }, {
+            metadata: { labels: { tried: "yes" } }
+          }, { dryRun: true })
+          yield* eventually(Effect.exit(change), ({ _tag }) => _tag === "Failure")
+
+          const [second, after] = setOf({ guarded: uses("test.brittle"), other: uses("test.steady") })
+          const [refused, ...others] = yield* store.apply(second, after)
+          assert.deepStrictEqual(others, [])
+          assert.strictEqual(refused?.probe.name, "guarded")
+          assert.match(refused?.reason ?? "", /nothing changes today.*; its earlier form goes on$/)
+          const { spec } = yield* kube.get(Probe, { name: "guarded", namespace: NAMESPACE })
+          assert.strictEqual(spec.checks?.[0].use, "test.steady")
+          yield* eventually(names(store), (found) => found.includes("other"), { within: "10 seconds" })
+        }).pipe(Effect.scoped))
     }
   )
 })
