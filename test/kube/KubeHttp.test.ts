@@ -273,7 +273,7 @@ layer(TestCluster.layer("kube-http"), { excludeTestServices: true, timeout: "2 m
         assert.strictEqual(error.reason._tag === "Forbidden" && error.reason.user, "mallory")
         assert.strictEqual(
           error.message,
-          "list pods in default on kube-http: not allowed for mallory; grant the rule: list pods in default"
+          `list pods in default on ${cluster.name}: not allowed for mallory; grant the rule: list pods in default`
         )
         const metrics = yield* kube.raw("/metrics")
         assert.strictEqual(metrics.status, 403)

@@ -310,13 +310,13 @@ layer(WorkerCluster.layer({ name: "mesh", nodes: 3 }), { excludeTestServices: tr
               Effect.gen(function*() {
                 const slowOf = (report: Parameters<typeof found>[0]) =>
                   found(report).filter((one) => one.startsWith("PATH_SLOW"))
-                // How much waits in the queue depends on how fast pods of a busy machine send.
-                const report = yield* eventually(
-                  look({ slow: "50ms", loss: 100 }),
-                  (report) => slowOf(report).length > 0,
+                // How much waits in the queue depends on how fast pods of a busy machine send; and other paths may be slow on
+                // it for a moment.
+                yield* eventually(
+                  look({ slow: "100ms", loss: 100 }),
+                  (report) => slowOf(report).length > 0 && slowOf(report).every((one) => one.includes(b.name)),
                   { within: "120 seconds" }
                 )
-                assert.isTrue(slowOf(report).every((one) => one.includes(b.name)), slowOf(report).join())
               }),
             () => Effect.orDie(b.exec(["tc", "qdisc", "del", "dev", "eth0", "root"]))
           )
