@@ -1,5 +1,5 @@
 import { assert, describe, it, layer } from "@effect/vitest"
-import { DateTime, Duration, Effect, Exit, Fiber, Option, Redacted } from "effect"
+import { DateTime, Duration, Effect, Exit, Option, Redacted } from "effect"
 import * as Sweeper from "../../src/agent/Sweeper.ts"
 import * as KubeHttp from "../../src/infra/kube/http/KubeHttp.ts"
 import type { Kube } from "../../src/infra/kube/Kube.ts"
@@ -18,13 +18,13 @@ import { ConfigMap } from "../../src/infra/kube/resources/core.ts"
 import { apiCrud, codes, judgeFailure, judgeTimings } from "../../src/probes/kubernetes/apiCrud.ts"
 import * as Needs from "../../src/probes/Needs.ts"
 import * as Probe from "../../src/probes/Probe.ts"
-import * as Roles from "../../src/probes/Roles.ts"
 import { RUN_LABEL } from "../../src/probes/Scratch.ts"
 import * as ServerTime from "../../src/probes/ServerTime.ts"
 import { noSpace } from "../clusters/EtcdAlarm.ts"
 import { interruptAt } from "../clusters/Interruption.ts"
 import { killWhileHeld } from "../clusters/killWhileHeld.ts"
 import * as ProbeProcess from "../clusters/ProbeProcess.ts"
+import { shedUser } from "../clusters/Shedding.ts"
 import { PROBE_NAMESPACE, TestCluster, eventually } from "../clusters/TestCluster.ts"
 import { type WebhookServer, webhookServer } from "../clusters/WebhookServer.ts"
 import * as TcpProxy from "../kube/TcpProxy.ts"
@@ -369,61 +369,12 @@ describe("k8s.api.crud", () => {
         fault(apiCrud, "THROTTLED", "warns when the API server sheds its load, and passes when it does not"),
         () =>
           Effect.gen(function*() {
-            const { apply, kubectl, kubeAs, cluster, run } = yield* TestCluster
-            const user = "throttled"
-            yield* apply(
-              ...Roles.forNeeds(apiCrud.needs, { name: user, probeNamespace: PROBE_NAMESPACE }).flatMap((role) => [
-                role,
-                ...Roles.bindings([role], [{ kind: "User", name: user }])
-              ]),
-              {
-                apiVersion: "flowcontrol.apiserver.k8s.io/v1",
-                kind: "PriorityLevelConfiguration",
-                metadata: { name: user },
-                spec: {
-                  type: "Limited",
-                  limited: { nominalConcurrencyShares: 0, borrowingLimitPercent: 0, limitResponse: { type: "Reject" } }
-                }
-              }
-            )
-            const as = yield* kubeAs(yield* cluster.issueClientCertificate({ user }))
+            const { run } = yield* TestCluster
+            const { as, shedding } = yield* shedUser("throttled", apiCrud.needs)
             yield* eventually(run(apiCrud, { as }), ({ status }) => status === "PASS")
-            yield* apply({
-              apiVersion: "flowcontrol.apiserver.k8s.io/v1",
-              kind: "FlowSchema",
-              metadata: { name: user },
-              spec: {
-                matchingPrecedence: 2,
-                priorityLevelConfiguration: { name: user },
-                rules: [{
-                  subjects: [{ kind: "User", user: { name: user } }],
-                  resourceRules: [{
-                    verbs: ["*"],
-                    apiGroups: ["*"],
-                    resources: ["configmaps"],
-                    namespaces: ["*"],
-                    clusterScope: true
-                  }]
-                }]
-              }
-            })
-            yield* eventually(
-              kubectl("get", "flowschema", user, "-o=jsonpath={.status.conditions[?(@.type=='Dangling')].status}"),
-              (dangling) => dangling === "False"
-            )
-            // A level without seats still serves one request at a time: one that a webhook holds up keeps others out.
-            const server = yield* webhookServer
-            yield* server.answer({ allowed: true, delay: 30_000 })
-            yield* admitted("ValidatingWebhookConfiguration", server)
-            const held = { metadata: { name: "held", namespace: PROBE_NAMESPACE } }
-            const holding = yield* Effect.forkChild(Effect.forever(as.create(ConfigMap, held, { dryRun: true })))
-            yield* eventually(Effect.sync(() => server.waiting()), (waiting) => waiting > 0)
-            const shed = yield* run(apiCrud, { as })
+            const shed = yield* Effect.scoped(Effect.andThen(shedding, run(apiCrud, { as })))
             assert.strictEqual(`${shed.status} ${shed.code}`, "WARN THROTTLED", shed.message)
             assert.strictEqual(shed.findings[0]?.subject?.kind, "ConfigMap")
-            yield* Fiber.interrupt(holding)
-            yield* server.answer({ allowed: true })
-            yield* kubectl("delete", "flowschema,prioritylevelconfiguration", user)
             yield* eventually(run(apiCrud, { as }), ({ status }) => status === "PASS")
           })
       )

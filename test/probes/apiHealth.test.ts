@@ -24,6 +24,7 @@ import * as Outcome from "../../src/probes/Outcome.ts"
 import * as Probe from "../../src/probes/Probe.ts"
 import { mint } from "../clusters/Mint.ts"
 import { servingCertificate } from "../clusters/ServingCertificate.ts"
+import { shedUser } from "../clusters/Shedding.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
 import { blind, fault, faults, healthy } from "../proofs/proof.ts"
 import { againstClient } from "./againstClient.ts"
@@ -436,6 +437,23 @@ describe("k8s.api.health", () => {
           yield* apiServer.kill
           yield* Effect.orDie(apiServer.start)
           yield* eventually(run(always), ({ status }) => status === "PASS")
+        })
+    )
+
+    it.effect(
+      fault(apiHealth, "API_THROTTLED", "warns when the simplest requests are shed, and passes when they are not"),
+      () =>
+        Effect.gen(function*() {
+          const { run } = yield* TestCluster
+          const { as, shedding } = yield* shedUser("shed", apiHealth.needs, {
+            nonResourceRules: [{ verbs: ["*"], nonResourceURLs: ["*"] }]
+          })
+          const passes = eventually(run(apiHealth, { as }), ({ status }) => status === "PASS")
+          yield* passes
+          const { code, findings, status } = yield* Effect.scoped(Effect.andThen(shedding, run(apiHealth, { as })))
+          assert.strictEqual(`${status} ${code}`, "WARN API_THROTTLED", JSON.stringify(findings))
+          assert.deepStrictEqual([...new Set(findings.map(({ code }) => code))], ["API_THROTTLED"])
+          yield* passes
         })
     )
 

@@ -47,11 +47,6 @@ export const unproven: Readonly<Record<string, Reasons>> = {
   "k8s.api.frompod": {
     TOKEN_REJECTED: "it takes an API server that does not know its own keys; judged alone"
   },
-  "k8s.api.health": {
-    API_THROTTLED:
-      "a priority level without any share still lets one request at a time through, so none is refused twice for " +
-      "sure; judged by an HTTP client's answers"
-  },
   "k8s.control.loops": {
     LEASE_STALE: "a component that acts renews its lease in the same loop; judged alone"
   },
