@@ -114,6 +114,8 @@ describe("a Probe nested without end", () => {
         }
       }
       yield* Schema.decodeUnknownEffect(ProbeSpec)({ checks: [{ name: "a", use: "a", with: nested(64) }] })
+      const run = { checks: [{ name: "deep", use: "a", with: nested(2_000) }] }
+      assert.include(yield* refusal(ProbeRunSpec, run), "with of check \"deep\" is nested more than 64 deep")
     }))
 })
 

@@ -52,8 +52,21 @@ export const Check = Schema.Struct({
 })
 export type Check = typeof Check.Type
 
+/**
+ * Lists and objects in each other, in what only a probe or the API server reads. Deeper is nothing anyone writes, and would
+ * exhaust the stack of what compares and sends specs. A CEL rule cannot say it.
+ */
+const MAX_DEPTH = 64
+
+const tooDeep = (what: string): string => `${what} is nested more than ${MAX_DEPTH} deep; make it flatter`
+
+const areShallow = Schema.makeFilter((checks: ReadonlyArray<Check>) => {
+  const deep = checks.find((check) => isDeeperThan(check.with, MAX_DEPTH))
+  return deep === undefined ? undefined : tooDeep(`with of check ${JSON.stringify(deep.name)}`)
+}, { toJsonSchema: () => ({}) })
+
 /** Checks of one Probe or run. */
-export const Checks = Schema.NonEmptyArray(Check).check(Schema.isMaxLength(MAX_CHECKS)).pipe(
+export const Checks = Schema.NonEmptyArray(Check).check(Schema.isMaxLength(MAX_CHECKS), areShallow).pipe(
   Rule.keyedBy("name"),
   Rule.enforce([{
     cel: "self.all(check, self.exists_one(other, other.name == check.name))",
@@ -113,29 +126,13 @@ const Rollout = Schema.Struct({
   )
 })
 
-/**
- * Lists and objects in each other, in what only a probe or the API server reads. Deeper is nothing anyone writes, and would
- * exhaust the stack of what compares and sends specs. A CEL rule cannot say it.
- */
-const MAX_DEPTH = 64
-
-const tooDeep = (what: string): string => `${what} is nested more than ${MAX_DEPTH} deep; make it flatter`
-
 const isShallow = Schema.makeFilter(
-  ({ checks = [], configs, template }: {
-    readonly checks?: ReadonlyArray<typeof Check.Type>
-    readonly configs?: unknown
-    readonly template?: unknown
-  }) => {
-    const deep = checks.find((check) => isDeeperThan(check.with, MAX_DEPTH))
-    return deep !== undefined
-      ? tooDeep(`with of check ${JSON.stringify(deep.name)}`)
-      : isDeeperThan(template, MAX_DEPTH)
+  ({ configs, template }: { readonly configs?: unknown; readonly template?: unknown }) =>
+    isDeeperThan(template, MAX_DEPTH)
       ? tooDeep("template")
       : isDeeperThan(configs, MAX_DEPTH)
       ? tooDeep("configs")
-      : undefined
-  },
+      : undefined,
   { toJsonSchema: () => ({}) }
 )
 
