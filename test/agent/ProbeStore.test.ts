@@ -1,23 +1,21 @@
 /** The desired set as resources of a real API server. */
 import { assert, describe, layer } from "@effect/vitest"
 import { Context, Duration, Effect, Layer, Option, References, Stream } from "effect"
-import { readFileSync, readdirSync } from "node:fs"
 import { ProbeStore } from "../../src/agent/ProbeStore.ts"
 import type { ProbeSpec } from "../../src/domain/kinds/Probe.ts"
 import { Kube } from "../../src/infra/kube/Kube.ts"
 import { ConfigMap } from "../../src/infra/kube/resources/core.ts"
 import { Probe } from "../../src/infra/kube/resources/kubeprober.ts"
+import { installCrds } from "../clusters/installCrds.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
 import { brittle, steady } from "./agentProbes.ts"
 import { desiredOf, hashOf } from "./desired.ts"
 
 const NAMESPACE = "kubeprober"
-const crds = new URL("../../crds/", import.meta.url)
 
 const install = Effect.gen(function*() {
-  const { apply, kubectl } = yield* TestCluster
-  yield* apply(...readdirSync(crds).map((file) => readFileSync(new URL(file, crds), "utf8")))
-  yield* kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+  const { apply } = yield* TestCluster
+  yield* installCrds
   yield* apply({ apiVersion: "v1", kind: "Namespace", metadata: { name: NAMESPACE } })
 })
 

@@ -2,17 +2,16 @@
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe, layer } from "@effect/vitest"
 import { Effect, FileSystem, Layer, Redacted, References, type Scope, Stream } from "effect"
-import { readFileSync, readdirSync } from "node:fs"
 import * as Agent from "../../src/agent/Agent.ts"
 import { Kube } from "../../src/infra/kube/Kube.ts"
 import * as KubeConnection from "../../src/infra/kube/KubeConnection.ts"
 import { Probe, ProbeStatus } from "../../src/infra/kube/resources/kubeprober.ts"
 import type { LocalCluster } from "../../src/local/LocalCluster.ts"
+import { installCrds } from "../clusters/installCrds.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
 import { brittle, shaky, steady } from "./agentProbes.ts"
 
 const NAMESPACE = "kubeprober"
-const crds = new URL("../../crds/", import.meta.url)
 
 const connectionOf = (cluster: LocalCluster["Service"]) =>
   KubeConnection.make({
@@ -24,9 +23,8 @@ const connectionOf = (cluster: LocalCluster["Service"]) =>
   })
 
 const install = Effect.gen(function*() {
-  const { apply, kubectl } = yield* TestCluster
-  yield* apply(...readdirSync(crds).map((file) => readFileSync(new URL(file, crds), "utf8")))
-  yield* kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+  const { apply } = yield* TestCluster
+  yield* installCrds
   yield* apply({ apiVersion: "v1", kind: "Namespace", metadata: { name: NAMESPACE } })
 })
 

@@ -12,6 +12,7 @@ import { certExpiry } from "../../src/probes/kubernetes/certExpiry.ts"
 import { finalizersStuck } from "../../src/probes/kubernetes/finalizersStuck.ts"
 import { nodeReadiness } from "../../src/probes/kubernetes/nodeReadiness.ts"
 import { workloadsHealth } from "../../src/probes/kubernetes/workloadsHealth.ts"
+import * as Roles from "../../src/probes/Roles.ts"
 import { mint } from "../clusters/Mint.ts"
 import { TestCluster, eventually } from "../clusters/TestCluster.ts"
 import { tlsServer } from "../clusters/TlsServer.ts"
@@ -243,30 +244,22 @@ layer(TestCluster.layer({ name: "heal", nodes: NODES, nodeTimings: "fast" }), {
         }),
         { mode: 0o600 }
       )
-      const role = (resources: ReadonlyArray<string>) =>
-        apply({
-          apiVersion: "rbac.authorization.k8s.io/v1",
-          kind: "ClusterRole",
-          metadata: { name: "auditor" },
-          rules: [
-            { apiGroups: [""], resources, verbs: ["list"] },
-            { apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["list"] }
-          ]
-        })
-      yield* role(["nodes"])
-      yield* apply({
+      const role = (resources: ReadonlyArray<string>): Roles.RoleManifest => ({
         apiVersion: "rbac.authorization.k8s.io/v1",
-        kind: "ClusterRoleBinding",
+        kind: "ClusterRole",
         metadata: { name: "auditor" },
-        roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: "auditor" },
-        subjects: [{ apiGroup: "rbac.authorization.k8s.io", kind: "User", name: "auditor" }]
+        rules: [
+          { apiGroups: [""], resources, verbs: ["list"] },
+          { apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["list"] }
+        ]
       })
+      yield* apply(role(["nodes"]), ...Roles.bindings([role([])], [{ kind: "User", name: "auditor" }]))
       const as = ["--kubeconfig", file]
       yield* until("k8s.node.readiness", "PASS", ...as)
-      yield* role(["pods"])
+      yield* apply(role(["pods"]))
       const blind = yield* until("k8s.node.readiness", "UNKNOWN ACCESS_MISSING", ...as)
       assert.include(blind.reports.find((report) => report.checker === "k8s.node.readiness")?.message, "list nodes")
-      yield* role(["nodes"])
+      yield* apply(role(["nodes"]))
       yield* until("k8s.node.readiness", "PASS", ...as)
     }), 120_000)
 

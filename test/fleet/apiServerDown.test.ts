@@ -1,10 +1,11 @@
 /** An installed agent, whose place among others hangs on its API server, tells that this is down all the same. */
 import { assert, layer } from "@effect/vitest"
 import { DateTime, Effect } from "effect"
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, writeFileSync } from "node:fs"
+import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { apiHealth } from "../../src/probes/kubernetes/apiHealth.ts"
 import { temporaryFolder } from "../cli/Kubeprober.ts"
+import { installCrds } from "../clusters/installCrds.ts"
 import { TestCluster } from "../clusters/TestCluster.ts"
 import * as TcpProxy from "../kube/TcpProxy.ts"
 import { fault } from "../proofs/proof.ts"
@@ -13,7 +14,6 @@ import { cellOf, masterHost, said, shown, startAgent } from "./fleetProcesses.ts
 /** Of the Probes that a master gives away. */
 const namespace = "kubeprober"
 const base = temporaryFolder()
-const crds = new URL("../../crds/", import.meta.url)
 
 /** Longer than a leader without a master goes on when its Lease cannot be renewed (30 s). */
 const OUTAGE = "40 seconds"
@@ -26,8 +26,7 @@ layer(TestCluster.layer({ name: "api-down" }), { excludeTestServices: true, time
   (it) => {
     const install = Effect.gen(function*() {
       const { apply, kubectl } = yield* TestCluster
-      yield* apply(...readdirSync(crds).map((file) => readFileSync(new URL(file, crds), "utf8")))
-      yield* kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+      yield* installCrds
       // With the identity that an earlier try may have left there.
       yield* kubectl("delete", "namespace", namespace, "--ignore-not-found")
       yield* apply({ apiVersion: "v1", kind: "Namespace", metadata: { name: namespace } })

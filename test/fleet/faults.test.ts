@@ -9,6 +9,7 @@ import { certExpiry } from "../../src/probes/kubernetes/certExpiry.ts"
 import { finalizersStuck } from "../../src/probes/kubernetes/finalizersStuck.ts"
 import { nodeReadiness } from "../../src/probes/kubernetes/nodeReadiness.ts"
 import { workloadsHealth } from "../../src/probes/kubernetes/workloadsHealth.ts"
+import * as Roles from "../../src/probes/Roles.ts"
 import { temporaryFolder } from "../cli/Kubeprober.ts"
 import { mint } from "../clusters/Mint.ts"
 import { TestCluster } from "../clusters/TestCluster.ts"
@@ -177,29 +178,21 @@ layer(Layer.provideMerge(fleet, TestCluster.layer({ name: "faults", nodes: 2, no
     () =>
       Effect.gen(function*() {
         const { apply } = yield* TestCluster
-        const role = (resources: ReadonlyArray<string>) =>
-          apply({
-            apiVersion: "rbac.authorization.k8s.io/v1",
-            kind: "ClusterRole",
-            metadata: { name: "auditor" },
-            rules: [
-              { apiGroups: [""], resources, verbs: ["list"] },
-              { apiGroups: [""], resources: ["namespaces"], resourceNames: ["kube-system"], verbs: ["get"] },
-              { apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["list"] }
-            ]
-          })
-        yield* role(["nodes"])
-        yield* apply({
+        const role = (resources: ReadonlyArray<string>): Roles.RoleManifest => ({
           apiVersion: "rbac.authorization.k8s.io/v1",
-          kind: "ClusterRoleBinding",
+          kind: "ClusterRole",
           metadata: { name: "auditor" },
-          roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: "auditor" },
-          subjects: [{ apiGroup: "rbac.authorization.k8s.io", kind: "User", name: "auditor" }]
+          rules: [
+            { apiGroups: [""], resources, verbs: ["list"] },
+            { apiGroups: [""], resources: ["namespaces"], resourceNames: ["kube-system"], verbs: ["get"] },
+            { apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["list"] }
+          ]
         })
+        yield* apply(role(["nodes"]), ...Roles.bindings([role([])], [{ kind: "User", name: "auditor" }]))
         yield* until("few", "nodes", /^PASS/u)
-        yield* role(["pods"])
+        yield* apply(role(["pods"]))
         assert.include(yield* until("few", "nodes", /^UNKNOWN ACCESS_MISSING/u), "list nodes")
-        yield* role(["nodes"])
+        yield* apply(role(["nodes"]))
         yield* until("few", "nodes", /^PASS/u)
       }),
     240_000

@@ -7,6 +7,7 @@ import { Kube } from "../../src/infra/kube/Kube.ts"
 import { type LeaderElectionOptions, whileLeading } from "../../src/infra/kube/LeaderElection.ts"
 import { Lease } from "../../src/infra/kube/resources/coordination.ts"
 import { LocalCluster } from "../../src/local/LocalCluster.ts"
+import { freshName } from "../clusters/freshName.ts"
 import { eventually } from "./eventually.ts"
 import * as TcpProxy from "./TcpProxy.ts"
 import * as TestCluster from "./TestCluster.ts"
@@ -19,10 +20,6 @@ const options = (lease: string, identity: string): LeaderElectionOptions => ({
   renewDeadline: "5 seconds",
   retryPeriod: "500 millis"
 })
-
-let leases = 0
-/** A Lease that nobody has held, also where a test is tried again. */
-const unused = (name: string): string => `${name}-${++leases}`
 
 const leaseOf = (name: string) =>
   Effect.flatMap(Kube, (kube) => Effect.map(kube.get(Lease, { name, namespace: "default" }), ({ spec }) => spec))
@@ -64,7 +61,7 @@ layer(TestCluster.layer("kube-leader").pipe(Layer.provideMerge(NodeServices.laye
 })("leader election", (it) => {
   it.effect("ends with its body, and gives the lease back", () =>
     Effect.gen(function*() {
-      const lease = unused("ends")
+      const lease = yield* freshName("ends")
       const kube = yield* Kube
       assert.strictEqual(yield* whileLeading(options(lease, "a"), Effect.succeed("done")), "done")
       const { spec } = yield* kube.get(Lease, { name: lease, namespace: "default" })
@@ -77,7 +74,7 @@ layer(TestCluster.layer("kube-leader").pipe(Layer.provideMerge(NodeServices.laye
 
   it.effect("passes on at once when the leader closes", () =>
     Effect.gen(function*() {
-      const lease = unused("closes")
+      const lease = yield* freshName("closes")
       const journal = makeJournal()
       const first = yield* whileLeading(options(lease, "first"), journal.term("first")).pipe(Effect.forkScoped)
       yield* eventually("first leads", Effect.sync(() => journal.terms.length === 1))
@@ -94,7 +91,7 @@ layer(TestCluster.layer("kube-leader").pipe(Layer.provideMerge(NodeServices.laye
 
   it.effect("lets one of many lead at a time", () =>
     Effect.gen(function*() {
-      const lease = unused("many")
+      const lease = yield* freshName("many")
       const journal = makeJournal()
       const candidates = yield* Effect.forEach(["a", "b", "c", "d", "e"], (who) =>
         whileLeading(options(lease, who), journal.term(who)).pipe(
@@ -116,7 +113,7 @@ layer(TestCluster.layer("kube-leader").pipe(Layer.provideMerge(NodeServices.laye
 
   it.effect("stops the leader that cannot reach the server before another can lead, and lets it come back", () =>
     Effect.gen(function*() {
-      const lease = unused("cut-off")
+      const lease = yield* freshName("cut-off")
       const cluster = yield* LocalCluster
       const journal = makeJournal()
       const proxy = yield* TcpProxy.make(cluster.server)
@@ -141,7 +138,7 @@ layer(TestCluster.layer("kube-leader").pipe(Layer.provideMerge(NodeServices.laye
     "lets a leader work on that cannot reach the server, until another leads or is told to",
     () =>
       Effect.gen(function*() {
-        const lease = unused("worked-on")
+        const lease = yield* freshName("worked-on")
         const cluster = yield* LocalCluster
         const journal = makeJournal()
         const proxy = yield* TcpProxy.make(cluster.server)
@@ -193,7 +190,7 @@ layer(TestCluster.layer("kube-leader").pipe(Layer.provideMerge(NodeServices.laye
 
   it.effect("ends the term of a leader whose lease another took", () =>
     Effect.gen(function*() {
-      const lease = unused("stolen")
+      const lease = yield* freshName("stolen")
       const kube = yield* Kube
       const journal = makeJournal()
       yield* whileLeading(options(lease, "first"), journal.term("first")).pipe(Effect.forkScoped)

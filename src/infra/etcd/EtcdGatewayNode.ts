@@ -3,20 +3,14 @@ import { Duration, Effect, Redacted } from "effect"
 import * as Http from "node:http"
 import * as Https from "node:https"
 import * as Net from "node:net"
-import { type SocketFault, codeOf, socketFaultOf } from "../net/socketFault.ts"
+import { IN_SHORT, type SocketFault, codeOf, socketFaultOf } from "../net/socketFault.ts"
 import { type EtcdAnswer, EtcdGateway, type EtcdTarget, EtcdUnanswered, endpointOf } from "./EtcdGateway.ts"
 
 const KINDS: Readonly<Record<SocketFault, EtcdUnanswered["kind"]>> = {
-  dns: "dns",
+  ...IN_SHORT,
   unroutable: "unreachable",
-  unanswered: "timeout",
-  refused: "refused",
-  reset: "reset",
   expired: "expired",
-  untrusted: "tls",
-  tls: "tls",
-  protocol: "protocol",
-  unknown: "unknown"
+  protocol: "protocol"
 }
 
 const agentOf = ({ tls, url }: EtcdTarget): Http.Agent => {

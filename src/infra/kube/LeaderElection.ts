@@ -30,8 +30,8 @@ export interface LeaderElectionOptions {
   readonly acquirePeriod?: Duration.Input | undefined
   /**
    * For a body that is worth running while the API server takes no renewals, such as one that tells just that. It goes on
-   * past `renewDeadline` until another is seen to hold the lease, or until this effect ends, by which it learns otherwise
-   * that another leads. For that long two may lead, of which one does not reach the API server.
+   * past `renewDeadline` until another is seen to hold the lease, or until this effect ends, because another is known of
+   * otherwise, or the work has lost its use. For that long two may lead, of which one does not reach the API server.
    */
   readonly contested?: Effect.Effect<void> | undefined
 }

@@ -3,7 +3,7 @@
  */
 import { Data, Duration, Effect, Schema } from "effect"
 import { type IncomingMessage, STATUS_CODES } from "node:http"
-import { type SocketFault, codeOf, foremostOf, socketFaultOf } from "../net/socketFault.ts"
+import { IN_SHORT, type SocketFault, codeOf, foremostOf, socketFaultOf } from "../net/socketFault.ts"
 import { MasterUnreachable, Refusal, statusOf } from "./LinkError.ts"
 
 /** A refusal or certificate is far smaller; what is longer is not from a master. */
@@ -79,16 +79,9 @@ export const readRefusal = (
   )
 
 const KINDS: Readonly<Record<SocketFault, MasterUnreachable["kind"]>> = {
-  dns: "dns",
+  ...IN_SHORT,
   unroutable: "timeout",
-  unanswered: "timeout",
-  refused: "refused",
-  reset: "reset",
-  expired: "tls",
-  untrusted: "tls",
-  tls: "tls",
-  protocol: "answer",
-  unknown: "unknown"
+  protocol: "answer"
 }
 
 /** What a failed connection's error means. */

@@ -4,7 +4,7 @@ import * as Dns from "node:dns"
 import * as Net from "node:net"
 import { ADDRESS_ATTEMPT } from "./addressAttempt.ts"
 import { type AddressRules, NetError, type NetErrorKind, type NetStage } from "./NetError.ts"
-import { type SocketFault, codeOf, foremostOf, socketFaultOf } from "./socketFault.ts"
+import { IN_SHORT, type SocketFault, codeOf, foremostOf, socketFaultOf } from "./socketFault.ts"
 
 /**
  * Link-local (RFC 3927, RFC 4291), where AWS, Azure, Google and others serve instance metadata, and the places of those
@@ -26,16 +26,9 @@ export const isGuarded = (address: string): boolean =>
   guarded.check(withoutZone(address), Net.isIPv6(withoutZone(address)) ? "ipv6" : "ipv4")
 
 const KINDS: Readonly<Record<SocketFault, NetErrorKind>> = {
-  dns: "dns",
+  ...IN_SHORT,
   unroutable: "unreachable",
-  unanswered: "timeout",
-  refused: "refused",
-  reset: "reset",
-  expired: "tls",
-  untrusted: "tls",
-  tls: "tls",
-  protocol: "protocol",
-  unknown: "unknown"
+  protocol: "protocol"
 }
 
 export const hostPort = (host: string, port: number): string => `${Net.isIPv6(host) ? `[${host}]` : host}:${port}`

@@ -237,7 +237,7 @@ const exchange = Effect.fnUntraced(function*(
       outgoing.end(body)
     } catch (error) {
       // Header values and methods that HTTP does not know, of which the other side has heard nothing; their texts are not
-      // repeated, and neither are Node's codes, some of which an answer that is no HTTP has too.
+      // repeated. Node's code is not this error's: an answer that is no HTTP may have it too.
       const why = codeOf(error)
       fail(new Error(`the request cannot be sent as HTTP${why === "" ? "" : ` (${why})`}`))
     }

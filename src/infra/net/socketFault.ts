@@ -22,6 +22,18 @@ export type SocketFault =
   | "protocol"
   | "unknown"
 
+/** In the words of most who tell of it, for whom one silence and one distrust is like another; the rest is each one's own. */
+export const IN_SHORT = {
+  dns: "dns",
+  unanswered: "timeout",
+  refused: "refused",
+  reset: "reset",
+  expired: "tls",
+  untrusted: "tls",
+  tls: "tls",
+  unknown: "unknown"
+} as const
+
 const FAULTS: ReadonlyArray<readonly [RegExp, SocketFault]> = [
   [/^(ENOTFOUND|EAI_\w+)$/u, "dns"],
   [/^(ENETUNREACH|ENETDOWN|EACCES|EPERM)$/u, "unroutable"],

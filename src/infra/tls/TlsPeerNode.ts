@@ -3,7 +3,7 @@ import { Duration, Effect, Layer, Option, Result } from "effect"
 import type { X509Certificate } from "node:crypto"
 import * as Net from "node:net"
 import * as Tls from "node:tls"
-import { type SocketFault, codeOf, socketFaultOf } from "../net/socketFault.ts"
+import { IN_SHORT, type SocketFault, codeOf, socketFaultOf } from "../net/socketFault.ts"
 import { type ShownCertificate, TlsPeer, TlsPeerError } from "./TlsPeer.ts"
 import { UNREADABLE_DATE, validityOf } from "./validity.ts"
 
@@ -11,16 +11,9 @@ import { UNREADABLE_DATE, validityOf } from "./validity.ts"
 const MAXIMUM_CHAIN = 10
 
 const KINDS: Readonly<Record<SocketFault, TlsPeerError["kind"]>> = {
-  dns: "dns",
+  ...IN_SHORT,
   unroutable: "unknown",
-  unanswered: "timeout",
-  refused: "refused",
-  reset: "reset",
-  expired: "tls",
-  untrusted: "tls",
-  tls: "tls",
-  protocol: "tls",
-  unknown: "unknown"
+  protocol: "tls"
 }
 
 /** Node has no text of an empty name, which a certificate may have whose names are all alternative ones (RFC 5280, 4.1.2.6). */

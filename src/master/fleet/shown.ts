@@ -60,9 +60,7 @@ export interface Shown {
 }
 
 /** Why the cluster's agent does not run a Probe as it is: what anyone can tell of it, or what the agent has told. */
-type Refusal = (probe: DesiredProbe) => string | undefined
-
-const refusalOf = (refused: ReadonlyArray<RefusedProbe>): Refusal => (probe) => {
+const refusalOf = (probe: DesiredProbe, refused: ReadonlyArray<RefusedProbe>): string | undefined => {
   const followed = scheduleOf(probe)
   if (Result.isFailure(followed)) return followed.failure.message
   const told = refused.find((each) => each.probe.namespace === probe.namespace && each.probe.name === probe.name)
@@ -150,9 +148,8 @@ export const cellsOf = (options: {
   readonly now: DateTime.Utc
 }): ReadonlyArray<Shown> => {
   const { known, linked, now, probes, refused } = options
-  const why = refusalOf(refused)
   return probes.flatMap((probe) => {
-    const refusal = why(probe)
+    const refusal = refusalOf(probe, refused)
     const ref = { namespace: probe.namespace, name: probe.name }
     const mine = [...known.values()].filter((cell) =>
       cell.probe.namespace === ref.namespace && cell.probe.name === ref.name && has(probe, cell.checker)

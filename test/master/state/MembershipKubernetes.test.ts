@@ -1,6 +1,5 @@
 import { assert, layer } from "@effect/vitest"
 import { DateTime, type Duration, Effect, Layer, Option, Queue } from "effect"
-import { readFileSync, readdirSync } from "node:fs"
 import { Lease } from "../../../src/infra/kube/resources/coordination.ts"
 import { SecretMetadata } from "../../../src/infra/kube/resources/core.ts"
 import { Cluster } from "../../../src/infra/kube/resources/kubeprober.ts"
@@ -12,18 +11,14 @@ import { MemberStore } from "../../../src/master/membership/MemberStore.ts"
 import { Resources } from "../../../src/master/Resources.ts"
 import * as ResourcesKubernetes from "../../../src/master/resources/ResourcesKubernetes.ts"
 import { freshName } from "../../clusters/freshName.ts"
+import { installCrds } from "../../clusters/installCrds.ts"
 import { TestCluster } from "../../clusters/TestCluster.ts"
 import { eventually } from "../../kube/eventually.ts"
 import { expulsions, joinTokenSuite, membershipSuite, tagOf } from "./membershipSuite.ts"
 
 const namespace = "default"
-const crds = new URL("../../../crds/", import.meta.url)
 
-const prepared = Layer.effectDiscard(Effect.gen(function*() {
-  const { apply, kubectl } = yield* TestCluster
-  yield* apply(...readdirSync(crds).map((file) => readFileSync(new URL(file, crds), "utf8")))
-  yield* kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
-}))
+const prepared = Layer.effectDiscard(installCrds)
 
 /** Another one is another master. */
 const master = MembershipDurable.layer.pipe(

@@ -1,20 +1,15 @@
 import { assert, layer } from "@effect/vitest"
 import { Effect, Layer, Option } from "effect"
-import { readFileSync, readdirSync } from "node:fs"
 import { Cluster, Probe } from "../../../src/infra/kube/resources/kubeprober.ts"
 import { Resources } from "../../../src/master/Resources.ts"
 import * as ResourcesKubernetes from "../../../src/master/resources/ResourcesKubernetes.ts"
+import { installCrds } from "../../clusters/installCrds.ts"
 import { TestCluster } from "../../clusters/TestCluster.ts"
 import { suite } from "./resourcesSuite.ts"
 
 const NAMESPACE = "default"
-const crds = new URL("../../../crds/", import.meta.url)
 
-const prepared = Layer.effectDiscard(Effect.gen(function*() {
-  const { apply, kubectl } = yield* TestCluster
-  yield* apply(...readdirSync(crds).map((file) => readFileSync(new URL(file, crds), "utf8")))
-  yield* kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
-}))
+const prepared = Layer.effectDiscard(installCrds)
 
 const environment = Layer.merge(prepared, ResourcesKubernetes.layer({ namespace: NAMESPACE })).pipe(
   Layer.provideMerge(TestCluster.layer({ name: "resources" }))

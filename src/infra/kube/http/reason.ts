@@ -6,7 +6,7 @@
  */
 import { Option, Schema } from "effect"
 import { quote } from "../../../domain/Redaction.ts"
-import { type SocketFault, codeOf, foremostOf, socketFaultOf } from "../../net/socketFault.ts"
+import { IN_SHORT, type SocketFault, codeOf, foremostOf, socketFaultOf } from "../../net/socketFault.ts"
 import {
   AdmissionDenied,
   Conflict,
@@ -175,16 +175,11 @@ const reasonOfForeign = (status: number, body: string, retryAfter: number | unde
 }
 
 const KINDS: Readonly<Record<SocketFault, Unreachable["kind"]>> = {
-  dns: "dns",
+  ...IN_SHORT,
   unroutable: "unknown",
   unanswered: "unanswered",
-  refused: "refused",
-  reset: "reset",
   expired: "expired",
-  untrusted: "tls",
-  tls: "tls",
-  protocol: "unknown",
-  unknown: "unknown"
+  protocol: "unknown"
 }
 
 /** How a connection fails that does not come about; to a proxy, where there is one. */
